@@ -1,0 +1,1 @@
+"""The shells towards Alpaca: one WebSocket, and the few REST endpoints that are needed."""

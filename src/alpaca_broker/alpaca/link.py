@@ -1,0 +1,117 @@
+"""One WebSocket to Alpaca.
+
+Owns the socket from opening to closing, and the reading of transport errors as ours. It knows no
+message and never reconnects. Pings are its own, not the library's: while we leave data unread on
+purpose, an unread pong must not be taken for a dead link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import aiohttp
+from aiohttp import WSMsgType
+
+from alpaca_broker import __version__
+from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
+
+OPEN_WITHIN_S = 10.0
+CLOSE_WITHIN_S = 1.0
+SEND_WITHIN_S = 10.0
+# A news article can be larger than 1 MiB (Go SDK issue #203); a frame of trades is far smaller.
+MOST_BYTES = 16 * 1024 * 1024
+
+HEADERS = {"User-Agent": f"alpaca-broker/{__version__}", "Content-Type": "application/json"}
+
+
+class Link:
+    """An open WebSocket: frames in and out."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, url: str) -> None:
+        self._socket, self._url = socket, url
+        self.heard_at = monotonic()  # the last frame of any kind, pongs too
+
+    async def receive(self) -> bytes | str:
+        """The next data frame.
+
+        Raises:
+            UpstreamUnavailable: the connection ended.
+        """
+        while True:
+            message = await self._socket.receive()
+            self.heard_at = monotonic()
+            kind = message.type
+            if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
+                data: bytes | str = message.data
+                return data
+            if kind is WSMsgType.PING:
+                await self._socket.pong(message.data)
+            elif kind is not WSMsgType.PONG:
+                raise UpstreamUnavailable(self._url, _why_ended(self._socket, message))
+
+    async def send(self, data: bytes) -> None:
+        """Send one text frame.
+
+        Raises:
+            UpstreamUnavailable: the connection ended, or took nothing for ten seconds.
+        """
+        try:
+            async with asyncio.timeout(SEND_WITHIN_S):
+                await self._socket.send_str(data.decode())
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise UpstreamUnavailable(self._url, _reason(error)) from error
+
+    async def ping(self) -> None:
+        """Ask for a sign of life; `heard_at` tells whether one came.
+
+        Raises:
+            UpstreamUnavailable: the connection ended.
+        """
+        try:
+            async with asyncio.timeout(SEND_WITHIN_S):
+                await self._socket.ping()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise UpstreamUnavailable(self._url, _reason(error)) from error
+
+
+@asynccontextmanager
+async def open_link(http: aiohttp.ClientSession, url: str) -> AsyncIterator[Link]:
+    """Open a WebSocket; on leaving, a close frame is sent and the socket is closed.
+
+    Raises:
+        UpstreamRefused: the upgrade was answered with an HTTP status.
+        UpstreamUnavailable: nobody answered, or not in time.
+    """
+    try:
+        async with asyncio.timeout(OPEN_WITHIN_S):
+            socket = await http.ws_connect(
+                url,
+                headers=HEADERS,
+                autoping=False,
+                max_msg_size=MOST_BYTES,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_WITHIN_S),
+            )
+    except aiohttp.WSServerHandshakeError as error:
+        raise UpstreamRefused(error.status, f"{url}: the upgrade was refused", http=True) from error
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise UpstreamUnavailable(url, _reason(error)) from error
+    try:
+        yield Link(socket, url)
+    finally:
+        await socket.close()
+
+
+def _why_ended(socket: aiohttp.ClientWebSocketResponse, message: aiohttp.WSMessage) -> str:
+    if message.type is WSMsgType.ERROR:
+        return _reason(message.data)
+    code = socket.close_code
+    return f"closed by the other side (code {code})" if code else "the connection was cut"
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__

@@ -1,0 +1,212 @@
+"""The broker: builds the parts, starts them, and stops them in a written order.
+
+Owns three threads (`price-producer`, `order-producer`, `control`) and nothing they own. Threads
+share no object that two of them write: epochs, wishes and account names are handed over as
+immutable values, and statuses are read as such.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from queue import Empty, SimpleQueue
+from time import monotonic, time
+
+from alpaca_broker import telemetry
+from alpaca_broker.account_stream import AccountStream
+from alpaca_broker.bus.publisher import Publisher
+from alpaca_broker.bus.redis_client import connect
+from alpaca_broker.control import Control
+from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.messages import AccountStatus, FeedStatus, OverallState, Status
+from alpaca_broker.core.registry import Registry
+from alpaca_broker.errors import BrokerError, ConfigError
+from alpaca_broker.loop_thread import LoopThread
+from alpaca_broker.order_producer import OrderProducer
+from alpaca_broker.price_producer import PriceProducer
+from alpaca_broker.settings import ENV_FILE, Settings
+
+log = logging.getLogger(__name__)
+
+STOP_WITHIN_S = 4.5
+
+
+class AlpacaBroker:
+    """The hub between Alpaca's streams and Redis.
+
+    broker = AlpacaBroker(load_settings())
+    broker.start()
+    broker.wait()   # until `request_stop`, or a failure
+    broker.stop()
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Build the parts; nothing is opened yet.
+
+        Raises:
+            ConfigError: the settings name no usable keys.
+        """
+        self._settings = settings
+        target = settings.redis()
+        channels = Channels(settings.channel_prefix)
+        self._leader = f"{socket.gethostname()}:{os.getpid()}"
+        self._records = telemetry.RecordQueue(telemetry.Redactor(settings.secrets()))
+        # Reentrant, so that a signal handler may put into it while the main thread waits.
+        self._ends: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._stopping = False
+        self._control = Control(
+            target=target,
+            channels=channels,
+            leader=self._leader,
+            records=self._records,
+            compose=self.status,
+            on_registry=self._registered,
+            on_epoch=self._lead,
+        )
+        self._prices = PriceProducer(
+            feed=settings.alpaca_feed,
+            url=settings.market_stream_url(),
+            keys=settings.data_keys(),
+            channels=channels,
+            publisher=lambda: Publisher(target, bound=settings.price_buffer),
+            changed=self._changed,
+        )
+        self._orders = OrderProducer(
+            tuple(
+                AccountStream(
+                    keys=pair,
+                    url=settings.trading_stream_url(pair.environment),
+                    rest_url=settings.trading_url(pair.environment),
+                    order_channel=channels.order,
+                    changed=self._changed,
+                )
+                for pair in settings.key_pairs()
+            ),
+            channels=channels,
+            target=target,
+            client=lambda: connect(target, "alpaca-broker:orders"),
+            journal_length=settings.order_journal_length,
+        )
+        self._control_thread = LoopThread("control", self._control.run, self._ends.put)
+        self._price_thread = LoopThread("price-producer", self._prices.run, self._ends.put)
+        self._order_thread = LoopThread("order-producer", self._orders.run, self._ends.put)
+
+    def start(self) -> None:
+        """Start the threads; returns at once. What cannot be reached yet is tried for ever."""
+        self._records.notify = lambda: self._control_thread.call(self._control.logbook.wake)
+        logging.getLogger(telemetry.LOGGER).addHandler(self._records)
+        log.info(
+            "starting: %s feed, accounts %s, Redis at %s",
+            self._settings.alpaca_feed,
+            ", ".join(pair.environment for pair in self._settings.key_pairs()),
+            self._settings.redis().where,
+        )
+        self._price_thread.start()
+        self._order_thread.start()
+        self._control_thread.start()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until a stop is requested; False where `timeout` seconds passed before.
+
+        Raises:
+            ConfigError: Alpaca refused every key for good.
+            BrokerError: another broker took over, or a thread failed.
+        """
+        try:
+            failure = self._ends.get(timeout=timeout)
+        except Empty:
+            return False
+        if failure is not None:
+            raise _as_broker_error(failure)
+        return True
+
+    def request_stop(self) -> None:
+        """Make `wait` return. May be called from a signal handler or any thread."""
+        self._ends.put(None)
+
+    def stop(self) -> bool:
+        """Stop everything in order within five seconds; False where a thread did not end.
+
+        First the streams (close frames sent, what was read is delivered), then control, whose
+        last words tell the bots. May be called again.
+        """
+        began = monotonic()
+        self._stopping = True
+        self._changed()
+        ended = True
+        for threads in ((self._price_thread, self._order_thread), (self._control_thread,)):
+            for thread in threads:
+                thread.stop()
+            for thread in threads:
+                if not thread.join(max(0.1, STOP_WITHIN_S - (monotonic() - began))):
+                    log.error("thread %s did not end in time", thread.name)
+                    ended = False
+        logging.getLogger(telemetry.LOGGER).removeHandler(self._records)
+        return ended
+
+    def status(self) -> Status:
+        """The heartbeat's content (contract, section 5). May be called from any thread."""
+        feed, accounts = self._prices.status, self._orders.status
+        states = [feed.state, *(account.state for account in accounts.values())]
+        state: OverallState = "degraded"
+        if self._stopping or all(s != "live" for s in states):
+            state = "down"
+        elif all(s == "live" for s in states):
+            state = "live"
+        return Status(
+            epoch=self._control.heartbeat.epoch,
+            leader=self._leader,
+            timestamp=round(time(), 6),
+            state=state,
+            feeds={self._settings.alpaca_feed: feed},
+            accounts=accounts,
+            bots=len(self._control.registrar.registry),
+        )
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What went through since the start, for summaries."""
+        return {"prices": self._prices.messages, "order_events": self._orders.events}
+
+    def _changed(self) -> None:
+        """A link's state is new (called in its thread): tell the bots, and see if any is left."""
+        self._control_thread.call(self._control.heartbeat.beat_now)
+        states: dict[str, FeedStatus | AccountStatus] = {
+            "market data": self._prices.status,
+            **{f"{a.environment} account": a for a in self._orders.status.values()},
+        }
+        if not self._stopping and all(s.state == "refused" for s in states.values()):
+            reasons = "; ".join(f"{name}: {s.error}" for name, s in states.items())
+            self._ends.put(
+                ConfigError(
+                    f"Alpaca refused everything ({reasons}). Check {self._key_names()} in the "
+                    f"environment or in {ENV_FILE}, and whether they are paper or live keys"
+                )
+            )
+
+    def _key_names(self) -> str:
+        names = {
+            "paper": "PAPER_ALPACA_API_KEY_ID and PAPER_ALPACA_API_SECRET_KEY",
+            "live": "ALPACA_API_KEY_ID and ALPACA_API_SECRET_KEY",
+        }
+        return ", ".join(names[pair.environment] for pair in self._settings.key_pairs())
+
+    def _registered(self, registry: Registry) -> None:
+        """In the control thread: hand the bots' wishes over."""
+        self._price_thread.call(self._prices.want, registry.symbols())
+        self._order_thread.call(self._orders.named, registry.account_names())
+
+    def _lead(self, epoch: int) -> None:
+        """In the control thread: from now on both producers speak under this epoch."""
+        self._price_thread.call(self._prices.lead, epoch)
+        self._order_thread.call(self._orders.lead, epoch)
+
+
+def _as_broker_error(failure: BaseException) -> BaseException:
+    """A thread's failure as the one error it began with."""
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    if isinstance(failure, BrokerError):
+        return failure
+    return BrokerError(f"the broker failed: {type(failure).__name__}: {failure}")

@@ -1,0 +1,161 @@
+"""The broker's sign of life on `broker:status`, and the epoch under which it speaks.
+
+Owns the epoch: it is taken once no other broker's heartbeat is there, and it never falls. While
+another broker is alive this one stands by and says who leads. It is also the one that tells people
+when Redis goes away and comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import cast
+
+import msgspec
+from msgspec import Struct
+from redis.asyncio import Redis
+
+from alpaca_broker.bus.journal import Superseded
+from alpaca_broker.bus.redis_client import RedisError, advice
+from alpaca_broker.core.backoff import Patience
+from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.messages import Status, encode
+from alpaca_broker.settings import RedisTarget
+from alpaca_broker.telemetry import Seldom
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 1.0
+EXPIRES_S = 5
+
+# max(stored + 1, Redis' clock in ms): it rises even where Redis has lost what was stored.
+TAKE_EPOCH = """
+local clock = redis.call('TIME')
+local epoch = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local stored = tonumber(redis.call('GET', KEYS[1]) or '0')
+if stored >= epoch then epoch = stored + 1 end
+redis.call('SET', KEYS[1], string.format('%d', epoch))
+return string.format('%d', epoch)
+"""
+
+
+class _Holder(Struct):
+    leader: str = ""
+
+
+class Heartbeat:
+    """Beats every second and at every change, until cancelled."""
+
+    def __init__(
+        self,
+        client: Redis,
+        channels: Channels,
+        target: RedisTarget,
+        *,
+        leader: str,
+        compose: Callable[[], Status],
+        on_epoch: Callable[[int], None],
+    ) -> None:
+        self._client, self._channels, self._target = client, channels, target
+        self._leader, self._compose, self._on_epoch = leader, compose, on_epoch
+        self._changed = asyncio.Event()
+        self._down_since: float | None = None
+        self._standing_by = Seldom(10.0)
+        self._still_down = Seldom(60.0)
+        self.epoch = 0
+
+    @property
+    def redis_is_up(self) -> bool:
+        """Whether the last beat arrived."""
+        return self.epoch > 0 and self._down_since is None
+
+    def beat_now(self) -> None:
+        """Something changed: do not wait for the next second."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Lead and beat until cancelled.
+
+        Raises:
+            Superseded: another broker has taken a higher epoch.
+        """
+        patience = Patience(random.uniform, first=0.2, ceiling=3.0, settled=5.0)
+        while True:
+            began = monotonic()
+            try:
+                if not self.epoch:
+                    await self._lead()
+                while True:
+                    await self._beat()
+                    self._is_up()
+                    await self._pause()
+            except (RedisError, OSError) as error:
+                self._is_down(error)
+            await asyncio.sleep(patience.after(monotonic() - began))
+
+    async def last_words(self) -> None:
+        """Say that the broker is down and make room for the next one."""
+        if not self.redis_is_up:
+            return
+        try:
+            async with asyncio.timeout(1.0):
+                await self._client.publish(self._channels.status, encode(self._compose()))
+                await self._client.delete(self._channels.status)
+        except (RedisError, OSError) as error:
+            log.debug("no last words: %s", error)
+
+    async def _lead(self) -> None:
+        while holder := await self._other_leader():
+            self._is_up()
+            if self._standing_by.may_say():
+                log.warning("standing by: %s leads", holder)
+            await asyncio.sleep(EVERY_S)
+        take = self._client.register_script(TAKE_EPOCH)
+        self.epoch = int(await take(keys=[self._channels.epoch]))
+        self._on_epoch(self.epoch)
+
+    async def _other_leader(self) -> str | None:
+        status = await self._client.get(self._channels.status)
+        if status is None:
+            return None
+        try:
+            holder = msgspec.json.decode(status, type=_Holder).leader
+        except msgspec.MsgspecError:
+            return None
+        return holder if holder != self._leader else None
+
+    async def _beat(self) -> None:
+        self._changed.clear()
+        payload = encode(self._compose())
+        async with self._client.pipeline(transaction=False) as commands:
+            commands.get(self._channels.epoch)
+            commands.publish(self._channels.status, payload)
+            commands.set(self._channels.status, payload, ex=EXPIRES_S)
+            stored, *_ = await cast(Awaitable[list[bytes | None]], commands.execute())
+        if stored is not None and int(stored) > self.epoch:
+            raise Superseded(int(stored))
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(EVERY_S):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def _is_down(self, error: Exception) -> None:
+        if self._down_since is None:
+            self._down_since = monotonic()
+            self._still_down.may_say()
+            log.error("%s. Trying again until it answers.", advice(error, self._target))
+        elif self._still_down.may_say():
+            lasted = monotonic() - self._down_since
+            log.error("still: %s (for %.0f s)", advice(error, self._target), lasted)
+
+    def _is_up(self) -> None:
+        if self._down_since is not None:
+            lasted = monotonic() - self._down_since
+            self._down_since = None
+            log.info("Redis at %s is back after %.1f s", self._target.where, lasted)

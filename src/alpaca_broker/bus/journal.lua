@@ -1,0 +1,47 @@
+-- One order event: journalled, reflected in the open orders, and published, in one step.
+-- (MULTI would not do: it does not roll back.)
+--
+-- KEYS  1 journal stream   2 open orders hash   3 epoch
+-- ARGV  1 our epoch   2 seq   3 dedupe key   4 payload   5 journal length   6 order id   7 "1" if open
+--       8 "again" to go on after a lost tail, else ""   9… channels
+-- Answers {"ok"}, {"done"} for a retry that had already succeeded, or what stands against it:
+--       {"epoch", stored} we no longer lead   {"moved", last seq} the place is taken
+--       {"lost", last seq} the journal has lost its tail
+local stored = redis.call('GET', KEYS[3])
+if stored and tonumber(stored) > tonumber(ARGV[1]) then
+  return {'epoch', stored}
+end
+
+local seq = tonumber(ARGV[2])
+local last = 0
+local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+if newest[1] then
+  last = tonumber(string.match(newest[1][1], '^(%d+)'))
+end
+
+if last >= seq then
+  local there = redis.call('XRANGE', KEYS[1], ARGV[2] .. '-0', ARGV[2] .. '-0')
+  if there[1] then
+    local entry = there[1][2]
+    for i = 1, #entry, 2 do
+      if entry[i] == 'key' and entry[i + 1] == ARGV[3] then
+        return {'done'}
+      end
+    end
+  end
+  return {'moved', tostring(last)}
+end
+if last < seq - 1 and ARGV[8] ~= 'again' then
+  return {'lost', tostring(last)}
+end
+
+redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[5], ARGV[2] .. '-0', 'data', ARGV[4], 'key', ARGV[3])
+if ARGV[7] == '1' then
+  redis.call('HSET', KEYS[2], ARGV[6], ARGV[4])
+else
+  redis.call('HDEL', KEYS[2], ARGV[6])
+end
+for i = 9, #ARGV do
+  redis.call('PUBLISH', ARGV[i], ARGV[4])
+end
+return {'ok'}

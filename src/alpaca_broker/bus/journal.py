@@ -1,0 +1,131 @@
+"""The order journal: every order event once, in order, kept and published in one step.
+
+Owns `seq` and `journal_id` of one account, and the script that is the only writer of its journal.
+An event may be recorded again after a lost answer: its dedupe key at its place says it is done.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from importlib.resources import files
+from typing import cast
+from uuid import uuid4
+
+import msgspec
+import redis.asyncio as redis
+from msgspec import Struct
+
+from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.messages import OrderUpdate, encode
+from alpaca_broker.core.orders import is_open
+from alpaca_broker.errors import BrokerError
+
+SCRIPT = files("alpaca_broker.bus").joinpath("journal.lua").read_text()
+REMEMBERED_KEYS = 10_000
+
+
+class Superseded(BrokerError):
+    """Another broker has taken over: ours is the lower epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        super().__init__(epoch)
+
+    def __str__(self) -> str:
+        return f"another broker has taken over (epoch {self.epoch})"
+
+
+class _Kept(Struct):
+    seq: int = 0
+    journal_id: str = ""
+
+
+class Journal:
+    """One account's journal. One task writes it; not safe for more."""
+
+    def __init__(
+        self, client: redis.Redis, channels: Channels, account_id: str, *, epoch: int, length: int
+    ) -> None:
+        self._script = client.register_script(SCRIPT)
+        self._client = client
+        self._keys = [
+            channels.journal(account_id),
+            channels.open_orders(account_id),
+            channels.epoch,
+        ]
+        self._channel = channels.order(account_id)
+        self._length = length
+        self._epoch = epoch
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._loaded = False
+        self.seq = 0
+        self.journal_id = ""
+
+    async def record(self, update: OrderUpdate, key: str, also_on: str | None = None) -> bool:
+        """Journal and publish an update; False where the same event was recorded before.
+
+        Sets the update's `seq`, `journal_id` and `epoch`. May be called again with the same
+        arguments after an error: it is never doubled.
+
+        Raises:
+            Superseded: another broker leads.
+            redis.RedisError, OSError: Redis did not answer, or refused.
+        """
+        if not self._loaded:
+            await self._load()
+        if key in self._known:
+            return False
+        again = ""
+        channels = [self._channel] if also_on is None else [self._channel, also_on]
+        while True:
+            update.seq, update.journal_id = self.seq + 1, self.journal_id
+            update.epoch = self._epoch
+            answer = await self._script(
+                keys=self._keys,
+                args=[
+                    self._epoch,
+                    update.seq,
+                    key,
+                    encode(update),
+                    self._length,
+                    update.order_id,
+                    "1" if is_open(update) else "0",
+                    again,
+                    *channels,
+                ],
+            )
+            match [word.decode() for word in answer]:
+                case ["epoch", stored]:
+                    raise Superseded(int(stored))
+                case ["moved", _]:
+                    await self._load()  # somebody wrote here before us: go on after it
+                    if key in self._known:
+                        return False
+                case ["lost", _]:
+                    self.journal_id, again = _new_journal_id(), "again"
+                case _:
+                    self.seq = update.seq
+                    self._remember(key)
+                    return True
+
+    async def _load(self) -> None:
+        """Take up where the journal ends."""
+        entries = cast(
+            list[tuple[bytes, dict[bytes, bytes]]],
+            await self._client.xrevrange(self._keys[0], count=1_000),
+        )
+        for _, entry in reversed(entries):
+            self._remember(entry.get(b"key", b"").decode())
+        kept = msgspec.json.decode(entries[0][1][b"data"], type=_Kept) if entries else _Kept()
+        self.seq = int(entries[0][0].split(b"-")[0]) if entries else 0
+        self.journal_id = kept.journal_id or _new_journal_id()
+        self._loaded = True
+
+    def _remember(self, key: str) -> None:
+        self._known[key] = None
+        while len(self._known) > REMEMBERED_KEYS:
+            self._known.popitem(last=False)
+
+
+def _new_journal_id() -> str:
+    return uuid4().hex[:16]

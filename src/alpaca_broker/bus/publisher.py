@@ -1,0 +1,293 @@
+"""The hot path into Redis: PUBLISH commands, pipelined, over one connection of our own.
+
+Owns the connection, the commands that wait and those that are not yet acknowledged. Market data is
+published at most once: what was written and not acknowledged when a connection ends is counted as
+lost, never sent again; what was not yet written waits for the next connection. Commands go out in
+one write per turn of the loop. `room` is how a bounded buffer makes the reader of Alpaca wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable
+from time import monotonic
+
+import hiredis
+
+from alpaca_broker.core.backoff import Patience
+from alpaca_broker.errors import BusError
+from alpaca_broker.settings import RedisTarget
+from alpaca_broker.telemetry import Seldom
+
+log = logging.getLogger(__name__)
+
+WINDOW = 20_000  # commands that Redis may owe us an answer for
+CONNECT_WITHIN_S = 3.0
+SILENT_FOR_S = 15.0  # with commands unanswered: the connection is given up
+IDLE_FOR_S = 5.0  # without any: a PING, so that a dead connection is found before it is needed
+
+
+def command(*words: bytes) -> bytes:
+    """A Redis command in RESP."""
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in words)
+
+
+def publish_head(channel: str) -> bytes:
+    """The part of a PUBLISH that is the same for every message of a channel."""
+    name = channel.encode()
+    return b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n" % (len(name), name)
+
+
+class Publisher:
+    """Publishes for one loop. `publish` never waits; `room` does."""
+
+    def __init__(self, target: RedisTarget, *, bound: int, name: str = "alpaca-broker:prices"):
+        self._target, self._name = target, name
+        self._bound = bound
+        self._waiting: list[bytes] = []
+        self._in_flight = 0
+        self._pipe: _Pipe | None = None
+        self._scheduled = False
+        self._roomy, self._empty = asyncio.Event(), asyncio.Event()
+        self._roomy.set()
+        self._empty.set()
+        self._complaints = Seldom(10.0)
+        self.acknowledged = 0  # commands that Redis carried out
+        self.rejected = 0  # commands that Redis refused
+        self.lost = 0  # commands that were written and never acknowledged
+        self.error: str | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether commands reach Redis now."""
+        return self._pipe is not None
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are not yet written."""
+        return len(self._waiting)
+
+    def publish(self, head: bytes, payload: bytes) -> None:
+        """Take one message for the channel of `publish_head`."""
+        self._waiting.append(b"%b$%d\r\n%b\r\n" % (head, len(payload), payload))
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the buffer is under its bound; `room` waits until it is."""
+        if len(self._waiting) < self._bound:
+            return True
+        self._roomy.clear()
+        return False
+
+    async def room(self) -> None:
+        """Wait until the full buffer is half empty."""
+        await self._roomy.wait()
+
+    async def drain(self, within_s: float) -> int:
+        """Wait until everything is acknowledged; returns how many messages were not in time."""
+        self._empty.clear()
+        self._check_empty()
+        try:
+            async with asyncio.timeout(within_s):
+                await self._empty.wait()
+        except TimeoutError:
+            pass
+        return len(self._waiting) + self._in_flight
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        patience = Patience(random.uniform, first=0.1, ceiling=2.0, settled=5.0)
+        while True:
+            began = monotonic()
+            try:
+                await self._serve()
+            except BusError as error:
+                if self.error is None:
+                    log.warning("prices wait: %s", error)
+                self.error = str(error)
+            await asyncio.sleep(patience.after(monotonic() - began))
+
+    async def _serve(self) -> None:
+        """One connection, from opening to its end. Always raises BusError."""
+        pipe = await _open(self._target)
+        try:
+            await pipe.say_hello(self._target, self._name)
+            self._pipe, pipe.on_replies = pipe, self._replied
+            pipe.on_room = self._flush
+            if self.error is not None:
+                log.info("prices flow again: Redis at %s is back", self._target.where)
+                self.error = None
+            self._flush()
+            while True:
+                await pipe.ended_within(1.0)
+                silent_for = monotonic() - pipe.heard_at
+                if self._in_flight and silent_for >= SILENT_FOR_S:
+                    raise BusError(self._target.where, f"no answer for {SILENT_FOR_S:.0f} s")
+                if not self._in_flight and silent_for >= IDLE_FOR_S:
+                    self._write(command(b"PING"), 1)
+        finally:
+            self._pipe = None
+            self.lost += self._in_flight
+            self._in_flight = 0
+            pipe.abort()
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        pipe, waiting = self._pipe, self._waiting
+        if pipe is None or pipe.paused or not waiting:
+            return
+        room = WINDOW - self._in_flight
+        if room <= 0:
+            return
+        if len(waiting) <= room:
+            self._waiting = []
+            self._write(b"".join(waiting), len(waiting))
+        else:
+            self._write(b"".join(waiting[:room]), room)
+            del waiting[:room]
+        if not self._roomy.is_set() and len(self._waiting) <= self._bound // 2:
+            self._roomy.set()
+
+    def _write(self, data: bytes, commands: int) -> None:
+        assert self._pipe is not None
+        if not self._in_flight:
+            self._pipe.heard_at = monotonic()  # silence counts from the question
+        self._in_flight += commands
+        self._pipe.write(data)
+
+    def _replied(self, replies: int, errors: list[hiredis.ReplyError]) -> None:
+        self._in_flight -= replies
+        self.acknowledged += replies - len(errors)
+        self.rejected += len(errors)
+        if errors and self._complaints.may_say():
+            log.error(
+                "Redis refuses messages: %s%s. Check the user's ACL rules and the server's memory.",
+                errors[0],
+                self._complaints.more(),
+            )
+        if self._waiting:
+            self._flush()
+        else:
+            self._check_empty()
+
+    def _check_empty(self) -> None:
+        if not self._waiting and not self._in_flight:
+            self._empty.set()
+
+
+class _Pipe(asyncio.Protocol):
+    """One connection to Redis; replies are counted, not kept."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._reader = hiredis.Reader()
+        self._transport: asyncio.Transport | None = None
+        self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._greeting: list[object] = []
+        self._greeted = asyncio.Event()
+        self.paused = False
+        self.heard_at = monotonic()
+        self.on_replies = self._hear_greeting
+        self.on_room: Callable[[], None] = lambda: None
+
+    async def say_hello(self, target: RedisTarget, name: str) -> None:
+        """Log in and give the connection its name.
+
+        Raises:
+            BusError: refused, or no answer in time.
+        """
+        questions = [command(b"CLIENT", b"SETNAME", name.encode())]
+        if target.password is not None:
+            user = [target.username.encode()] if target.username else []
+            questions.insert(0, command(b"AUTH", *user, target.password.encode()))
+        for question in questions:
+            self._greeted.clear()
+            self.write(question)
+            try:
+                async with asyncio.timeout(CONNECT_WITHIN_S):
+                    await self._greeted.wait()
+            except TimeoutError as error:
+                raise BusError(self._where, "no answer to the greeting") from error
+            for reply in self._greeting:
+                if isinstance(reply, hiredis.ReplyError):
+                    text = "check REDIS_USERNAME and REDIS_PASSWORD"
+                    raise BusError(self._where, f"{reply}: {text}")
+
+    async def ended_within(self, seconds: float) -> None:
+        """Return after `seconds`, or raise BusError as soon as the connection has ended."""
+        done, _ = await asyncio.wait([self._lost], timeout=seconds)
+        if done:
+            raise BusError(self._where, self._lost.result())
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = monotonic()
+        self._reader.feed(data)
+        replies, errors = 0, []
+        try:
+            while (reply := self._reader.gets()) is not False:
+                replies += 1
+                if isinstance(reply, hiredis.ReplyError):
+                    errors.append(reply)
+        except hiredis.ProtocolError as error:
+            self._end(f"not a Redis server: {error}")
+            return
+        if replies:
+            self.on_replies(replies, errors)
+
+    def _hear_greeting(self, replies: int, errors: list[hiredis.ReplyError]) -> None:
+        self._greeting = list(errors)
+        self._greeted.set()
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.on_room()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(str(error) if error else "the connection was closed")
+
+    def _end(self, reason: str) -> None:
+        if not self._lost.done():
+            self._lost.set_result(reason)
+        self._greeted.set()
+        self.abort()
+
+
+async def _open(target: RedisTarget) -> _Pipe:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(CONNECT_WITHIN_S):
+            if target.unix_path is not None:
+                _, pipe = await loop.create_unix_connection(
+                    lambda: _Pipe(target.where), target.unix_path
+                )
+                return pipe
+            context = ssl.create_default_context(cafile=target.tls_ca) if target.tls else None
+            _, pipe = await loop.create_connection(
+                lambda: _Pipe(target.where), target.host, target.port, ssl=context
+            )
+            return pipe
+    except TimeoutError as error:
+        raise BusError(target.where, "no answer in time") from error
+    except OSError as error:
+        raise BusError(target.where, f"cannot be reached ({error.strerror or error})") from error

@@ -1,0 +1,65 @@
+"""redis-py connections, as every part but the hot path uses them.
+
+Owns their deadlines and names. Retries are switched off: each caller has its own patience, and
+knows whether its command may be sent twice.
+"""
+
+from __future__ import annotations
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
+    NoPermissionError,
+    RedisError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from alpaca_broker.settings import RedisTarget
+
+ANSWER_WITHIN_S = 5.0
+CONNECT_WITHIN_S = 3.0
+
+
+def connect(target: RedisTarget, name: str) -> redis.Redis:
+    """A client for `target`; `name` shows in Redis' CLIENT LIST. Nothing is opened yet."""
+    if target.unix_path is not None:
+        place: dict[str, object] = {"unix_socket_path": target.unix_path}
+    else:
+        place = {"host": target.host, "port": target.port}
+    if target.tls:
+        place |= {"ssl": True, "ssl_ca_certs": target.tls_ca}
+    return redis.Redis(
+        **place,  # type: ignore[arg-type]
+        db=target.db,
+        username=target.username,
+        password=target.password,
+        client_name=name,
+        socket_timeout=ANSWER_WITHIN_S,
+        socket_connect_timeout=CONNECT_WITHIN_S,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def advice(error: Exception, target: RedisTarget) -> str:
+    """What went wrong with Redis and what to look at, for a person."""
+    where = target.where
+    if isinstance(error, (AuthenticationError, AuthenticationWrongNumberOfArgsError)):
+        return f"Redis at {where} refused the login: check REDIS_USERNAME and REDIS_PASSWORD"
+    if isinstance(error, NoPermissionError):
+        return f"Redis at {where} does not permit it: check the user's ACL rules ({error})"
+    if isinstance(error, RedisTimeoutError | TimeoutError):
+        return f"Redis at {where} does not answer: is it overloaded, or a firewall in between?"
+    if isinstance(error, RedisConnectionError | OSError):
+        return (
+            f"Redis at {where} cannot be reached: is it running? Check REDIS_HOST and REDIS_PORT "
+            f"(or REDIS_URL), or start with --embedded-redis"
+        )
+    return f"Redis at {where}: {error}"
+
+
+__all__ = ["RedisError", "advice", "connect"]

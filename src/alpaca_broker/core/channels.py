@@ -1,0 +1,37 @@
+"""The names of the contract: every channel and key, with the deployment's prefix before it.
+
+Owns the spelling and nothing else. Redis' pub/sub ignores database numbers, so the prefix
+is the only thing that keeps two deployments on one server apart.
+"""
+
+from __future__ import annotations
+
+PRICE = "price:"
+ORDER = "order:"
+
+
+class Channels:
+    """Channel and key names of one deployment (contract, section 1)."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self.registration = f"{prefix}broker:registration"
+        self.logs = f"{prefix}broker:logs"
+        self.status = f"{prefix}broker:status"
+        self.epoch = f"{prefix}broker:epoch"
+
+    def price(self, symbol: str) -> str:
+        """The channel of a symbol's trades."""
+        return f"{self.prefix}{PRICE}{symbol}"
+
+    def order(self, account_id: str) -> str:
+        """The channel of an account's order events."""
+        return f"{self.prefix}{ORDER}{account_id}"
+
+    def journal(self, account_id: str) -> str:
+        """The stream that keeps an account's order events."""
+        return f"{self.prefix}journal:order:{account_id}"
+
+    def open_orders(self, account_id: str) -> str:
+        """The hash with the last event of each open order of an account."""
+        return f"{self.prefix}orders:open:{account_id}"

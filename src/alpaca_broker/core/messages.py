@@ -1,0 +1,112 @@
+"""The contract's messages: the very types that are encoded, so that page and code cannot drift.
+
+Fields may be added, never renamed, retyped or dropped (contract, ● fields). Times are seconds
+since the Unix epoch, UTC, to the microsecond. Quantities of orders are `Decimal`, so that
+Alpaca's digits arrive as they were; prices are the double nearest to them, printed shortest.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType, field, json
+
+CONTRACT = 1
+
+FeedState = Literal["connecting", "live", "stale", "backoff", "refused", "idle"]
+OverallState = Literal["live", "degraded", "down"]
+
+
+class PriceUpdate(Struct, tag_field="type", tag="price_update", gc=False):
+    """One trade, on `price:SYMBOL`."""
+
+    symbol: str
+    price: float
+    timestamp: float
+    size: int | float | None
+    exchange: str | None
+    conditions: list[str] | None
+    trade_id: int | None
+    feed: str
+    received_at: float
+    seq: int
+    epoch: int
+    skipped: int | UnsetType = UNSET
+
+
+class OrderUpdate(Struct, tag_field="type", tag="order_update", kw_only=True):
+    """One order event, on `order:ACCOUNT_ID` and in `journal:order:ACCOUNT_ID`."""
+
+    order_id: str
+    status: str
+    filled_qty: Decimal
+    filled_avg_price: Decimal | None
+    side: str
+    timestamp: float
+    event: str
+    symbol: str | None
+    client_order_id: str | None
+    account_id: str
+    environment: Literal["paper", "live"]
+    order_type: str | None
+    order_class: str | None
+    qty: Decimal | None
+    notional: Decimal | None
+    limit_price: Decimal | None
+    stop_price: Decimal | None
+    time_in_force: str | None
+    execution_price: Decimal | None
+    execution_qty: Decimal | None
+    execution_id: str | None
+    position_qty: Decimal | None
+    bot_id: str | None
+    received_at: float
+    seq: int = 0
+    journal_id: str = ""
+    epoch: int = 0
+    source: Literal["stream", "reconcile"] = "stream"
+
+
+class FeedStatus(Struct, frozen=True, kw_only=True):
+    """One market-data feed inside the status; `since` and `last_message` are epoch seconds."""
+
+    state: FeedState
+    since: float
+    symbols: int = 0
+    last_message: float | None = None
+    error: str | None = None
+    refused: dict[str, int] = field(default_factory=dict)
+
+
+class AccountStatus(Struct, frozen=True, kw_only=True):
+    """One account's order stream inside the status."""
+
+    environment: Literal["paper", "live"]
+    state: FeedState
+    since: float
+    account_number: str | None = None
+    last_message: float | None = None
+    error: str | None = None
+
+
+class Status(Struct, tag_field="type", tag="status", kw_only=True):
+    """The heartbeat on `broker:status`, every second and at every change."""
+
+    contract: int = CONTRACT
+    epoch: int
+    leader: str
+    timestamp: float
+    state: OverallState
+    feeds: dict[str, FeedStatus]
+    accounts: dict[str, AccountStatus]
+    bots: int
+    conflating: bool = False
+
+
+_encode = json.Encoder(decimal_format="number").encode
+
+
+def encode(message: Struct | dict[str, Any]) -> bytes:
+    """A message as UTF-8 JSON; decimals become JSON numbers with their exact digits."""
+    return _encode(message)

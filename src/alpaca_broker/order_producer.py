@@ -1,0 +1,105 @@
+"""All accounts' order events, in one loop of their own.
+
+Owns the account streams and their Redis connections. An account's trouble never touches another,
+and nothing here ever waits for market data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import aiohttp
+from redis.asyncio import Redis
+
+from alpaca_broker.account_stream import AccountStream
+from alpaca_broker.bus.journal import Journal
+from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.messages import AccountStatus
+from alpaca_broker.settings import RedisTarget
+
+log = logging.getLogger(__name__)
+
+
+class OrderProducer:
+    """Keeps every configured account's order stream alive and recorded."""
+
+    def __init__(
+        self,
+        streams: tuple[AccountStream, ...],
+        *,
+        channels: Channels,
+        target: RedisTarget,
+        client: Callable[[], Redis],
+        journal_length: int,
+    ) -> None:
+        self._streams = streams
+        self._channels, self._target, self._make_client = channels, target, client
+        self._journal_length = journal_length
+        self._account_names: frozenset[str] = frozenset()
+        self._epoch = 0
+        self._leading = asyncio.Event()
+
+    @property
+    def status(self) -> dict[str, AccountStatus]:
+        """What the heartbeat says of each account. May be read from any thread."""
+        return {stream.name: stream.status for stream in self._streams}
+
+    @property
+    def events(self) -> int:
+        """How many order events were recorded."""
+        return sum(stream.events for stream in self._streams)
+
+    def lead(self, epoch: int) -> None:
+        """Speak under this epoch from now on; until then nothing is opened."""
+        self._epoch = epoch
+        self._leading.set()
+
+    def named(self, account_names: frozenset[str]) -> None:
+        """Bots follow orders under these ids or numbers."""
+        for stream in self._streams:
+            stream.named(account_names)
+
+    async def run(self) -> None:
+        """Keep all accounts alive until cancelled; then record what was read.
+
+        Raises:
+            ExceptionGroup of Superseded: another broker leads.
+        """
+        await self._leading.wait()
+        client = self._make_client()
+        try:
+            async with asyncio.TaskGroup() as writers:
+                writing = [
+                    writers.create_task(
+                        stream.write(
+                            lambda account_id: self._journal(client, account_id), self._target
+                        ),
+                        name=f"writer {stream.environment}",
+                    )
+                    for stream in self._streams
+                ]
+                try:
+                    await self._read()
+                finally:
+                    left = sum([await stream.drain() for stream in self._streams])
+                    if left:
+                        log.error("%d order events were not recorded before the end", left)
+                    for task in writing:
+                        task.cancel()
+        finally:
+            await client.aclose()
+
+    async def _read(self) -> None:
+        async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as readers:
+            for stream in self._streams:
+                readers.create_task(
+                    stream.stay_connected(http), name=f"reader {stream.environment}"
+                )
+            await asyncio.Event().wait()  # a refused account does not end the others
+
+    def _journal(self, client: Redis, account_id: str) -> Journal:
+        return Journal(
+            client, self._channels, account_id, epoch=self._epoch, length=self._journal_length
+        )

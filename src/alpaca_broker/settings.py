@@ -1,0 +1,265 @@
+"""What the broker is told: the environment first, then `configs/.env`.
+
+Owns names, defaults and checks of all settings. A wrong or missing value becomes a `ConfigError` of
+one line that names the variable and where it was found; secrets never enter a text.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from alpaca_broker.errors import ConfigError
+
+ENV_FILE = Path("configs/.env")
+
+Environment = Literal["paper", "live"]
+StockFeed = Literal["iex", "sip", "delayed_sip", "test", "boats", "overnight"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+# Alpaca's paths (its page "WebSocket Stream"): boats and overnight are not under /v2.
+FEED_PATHS = {
+    "iex": "/v2/iex",
+    "sip": "/v2/sip",
+    "delayed_sip": "/v2/delayed_sip",
+    "test": "/v2/test",
+    "boats": "/v1beta1/boats",
+    "overnight": "/v1beta1/overnight",
+}
+
+
+def _upper(value: Any) -> Any:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+class KeyPair(Struct, frozen=True):
+    """One pair of Alpaca keys and the account kind that it opens. Its repr shows no secret."""
+
+    environment: Environment
+    key_id: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"KeyPair({self.environment!r})"
+
+
+class RedisTarget(Struct, frozen=True):
+    """Where Redis is, and how to be let in. Its repr shows no secret."""
+
+    host: str
+    port: int
+    db: int
+    username: str | None = None
+    password: str | None = None
+    tls: bool = False
+    tls_ca: str | None = None
+    unix_path: str | None = None
+
+    def __repr__(self) -> str:
+        return f"RedisTarget({self.where!r})"
+
+    @property
+    def where(self) -> str:
+        """The address, for messages; without user and password."""
+        return self.unix_path or f"{self.host}:{self.port}"
+
+
+class Settings(BaseSettings):
+    """All settings; each field is the variable of the same name in upper case."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    paper_alpaca_api_key_id: SecretStr | None = None
+    paper_alpaca_api_secret_key: SecretStr | None = None
+    alpaca_api_key_id: SecretStr | None = None
+    alpaca_api_secret_key: SecretStr | None = None
+
+    alpaca_feed: Annotated[StockFeed, BeforeValidator(_lower)] = "iex"
+    alpaca_data_account: Annotated[Environment | None, BeforeValidator(_lower)] = None
+    alpaca_data_stream_url: str = "wss://stream.data.alpaca.markets"
+    alpaca_data_url: str = "https://data.alpaca.markets"
+    alpaca_paper_url: str = "https://paper-api.alpaca.markets"
+    alpaca_live_url: str = "https://api.alpaca.markets"
+
+    redis_host: str = "127.0.0.1"
+    redis_port: Annotated[int, Field(ge=1, le=65_535)] = 6379
+    redis_db: Annotated[int, Field(ge=0, le=65_535)] = 0
+    redis_username: str | None = None
+    redis_password: SecretStr | None = None
+    redis_tls: bool = False
+    redis_tls_ca: Path | None = None
+    redis_url: SecretStr | None = None
+
+    channel_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{0,64}$")] = ""
+    prices_when_behind: Annotated[Literal["wait"], BeforeValidator(_lower)] = "wait"
+    price_buffer: Annotated[int, Field(ge=100, le=10_000_000)] = 50_000
+    order_journal_length: Annotated[int, Field(ge=100, le=10_000_000)] = 10_000
+    log_level: Annotated[LogLevel, BeforeValidator(_upper)] = "INFO"
+
+    @field_validator(
+        "alpaca_data_stream_url", "alpaca_paper_url", "alpaca_live_url", "alpaca_data_url"
+    )
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
+            raise ValueError("must be a URL such as https://host or ws://host:port")
+        if parts.username or parts.password:
+            raise ValueError("must not hold a user or password; keys have their own variables")
+        return value.rstrip("/")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _redis_from_url(value.get_secret_value(), None)
+        return value
+
+    def key_pairs(self) -> tuple[KeyPair, ...]:
+        """The configured accounts, paper first.
+
+        Raises:
+            ConfigError: no pair is configured, or half of one is missing.
+        """
+        pairs, problems = [], []
+        for environment, id_name, secret_name in _KEY_NAMES:
+            key_id, secret = self._secret(id_name), self._secret(secret_name)
+            if key_id and secret:
+                pairs.append(KeyPair(environment, key_id, secret))
+            elif key_id or secret:
+                missing = (secret_name if key_id else id_name).upper()
+                problems.append(f"{missing} is missing: set it in the environment or in {ENV_FILE}")
+        if problems:
+            raise ConfigError(problems)
+        if not pairs:
+            raise ConfigError(
+                "no Alpaca keys: set PAPER_ALPACA_API_KEY_ID and PAPER_ALPACA_API_SECRET_KEY (or "
+                f"ALPACA_API_KEY_ID and ALPACA_API_SECRET_KEY) in the environment or in {ENV_FILE}"
+            )
+        return tuple(pairs)
+
+    def data_keys(self) -> KeyPair:
+        """The pair that the market-data link uses: live if configured, else paper.
+
+        Raises:
+            ConfigError: the account that ALPACA_DATA_ACCOUNT names has no keys.
+        """
+        pairs = {pair.environment: pair for pair in self.key_pairs()}
+        wanted = self.alpaca_data_account or ("live" if "live" in pairs else "paper")
+        if wanted not in pairs:
+            names = next(f"{i} and {s}" for e, i, s in _KEY_NAMES if e == wanted).upper()
+            raise ConfigError(f"ALPACA_DATA_ACCOUNT is {wanted}, but {names} are not set")
+        return pairs[wanted]
+
+    def trading_url(self, environment: Environment) -> str:
+        """The base URL of an account's REST and order stream."""
+        return self.alpaca_live_url if environment == "live" else self.alpaca_paper_url
+
+    def market_stream_url(self) -> str:
+        """The market-data WebSocket of the configured feed."""
+        return _as_ws(self.alpaca_data_stream_url) + FEED_PATHS[self.alpaca_feed]
+
+    def trading_stream_url(self, environment: Environment) -> str:
+        """The order stream of an account (Alpaca's page "Websocket Streaming")."""
+        return _as_ws(self.trading_url(environment)) + "/stream"
+
+    def redis(self) -> RedisTarget:
+        """Where Redis is; `REDIS_URL` wins over the single variables."""
+        ca = str(self.redis_tls_ca) if self.redis_tls_ca else None
+        if self.redis_url is not None:
+            return _redis_from_url(self.redis_url.get_secret_value(), ca)
+        return RedisTarget(
+            host=self.redis_host,
+            port=self.redis_port,
+            db=self.redis_db,
+            username=self.redis_username,
+            password=self._secret("redis_password"),
+            tls=self.redis_tls,
+            tls_ca=ca,
+        )
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every configured secret, for redaction."""
+        names = [n for _, i, s in _KEY_NAMES for n in (i, s)] + ["redis_password", "redis_url"]
+        return tuple(s for s in (*map(self._secret, names), self.redis().password) if s)
+
+    def _secret(self, name: str) -> str | None:
+        value: SecretStr | None = getattr(self, name)
+        return value.get_secret_value().strip() if value else None
+
+
+_KEY_NAMES: tuple[tuple[Environment, str, str], ...] = (
+    ("paper", "paper_alpaca_api_key_id", "paper_alpaca_api_secret_key"),
+    ("live", "alpaca_api_key_id", "alpaca_api_secret_key"),
+)
+
+
+def load_settings(env_file: Path = ENV_FILE) -> Settings:
+    """Read and check what the broker needs, keys included.
+
+    Raises:
+        ConfigError: one line for each wrong or missing value.
+    """
+    settings = read_settings(env_file)
+    settings.data_keys()
+    return settings
+
+
+def read_settings(env_file: Path = ENV_FILE) -> Settings:
+    """Read and check what is set; a bot needs no keys, only where Redis is.
+
+    Raises:
+        ConfigError: one line for each wrong value.
+    """
+    try:
+        return Settings(_env_file=env_file)
+    except ValidationError as error:
+        raise ConfigError([_one_line(e, env_file) for e in error.errors()]) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{env_file} cannot be read: {error}") from None
+
+
+def _one_line(error: Any, env_file: Path) -> str:
+    name = str(error["loc"][0]).upper() if error["loc"] else "settings"
+    where = "the environment" if name in {n.upper() for n in os.environ} else str(env_file)
+    reason = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name} in {where}: {reason[0].lower()}{reason[1:]}"
+
+
+def _as_ws(url: str) -> str:
+    return "ws" + url.removeprefix("http") if url.startswith("http") else url
+
+
+def as_http(url: str) -> str:
+    """A base URL for REST, whichever of ws and http it was written with."""
+    return "http" + url.removeprefix("ws") if url.startswith("ws") else url
+
+
+def _redis_from_url(url: str, ca: str | None) -> RedisTarget:
+    parts = urlsplit(url)
+    password = unquote(parts.password) if parts.password else None
+    username = unquote(parts.username) if parts.username else None
+    if parts.scheme == "unix" and parts.path:
+        return RedisTarget("", 0, 0, username, password, unix_path=unquote(parts.path))
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise ValueError(
+            "must be redis://[user:password@]host[:port][/db], rediss://… or unix:///path"
+        )
+    try:
+        port, db = parts.port or 6379, int(parts.path.strip("/") or 0)
+    except ValueError:
+        raise ValueError("the port and the database number must be whole numbers") from None
+    tls = parts.scheme == "rediss"
+    return RedisTarget(parts.hostname, port, db, username, password, tls, ca)
