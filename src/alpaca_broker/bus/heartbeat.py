@@ -19,7 +19,7 @@ from msgspec import Struct
 from redis.asyncio import Redis
 
 from alpaca_broker.bus.journal import Superseded
-from alpaca_broker.bus.redis_client import RedisError, advice
+from alpaca_broker.bus.redis_client import RedisError, advice, deadline
 from alpaca_broker.core.backoff import Patience
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import Status, encode
@@ -114,11 +114,13 @@ class Heartbeat:
                 log.warning("standing by: %s leads", holder)
             await asyncio.sleep(EVERY_S)
         take = self._client.register_script(TAKE_EPOCH)
-        self.epoch = int(await take(keys=[self._channels.epoch]))
+        async with deadline():
+            self.epoch = int(await take(keys=[self._channels.epoch]))
         self._on_epoch(self.epoch)
 
     async def _other_leader(self) -> str | None:
-        status = await self._client.get(self._channels.status)
+        async with deadline():
+            status = await self._client.get(self._channels.status)
         if status is None:
             return None
         try:
@@ -130,7 +132,7 @@ class Heartbeat:
     async def _beat(self) -> None:
         self._changed.clear()
         payload = encode(self._compose())
-        async with self._client.pipeline(transaction=False) as commands:
+        async with deadline(), self._client.pipeline(transaction=False) as commands:
             commands.get(self._channels.epoch)
             commands.publish(self._channels.status, payload)
             commands.set(self._channels.status, payload, ex=EXPIRES_S)

@@ -15,6 +15,7 @@ import msgspec
 import redis.asyncio as redis
 from msgspec import Struct
 
+from alpaca_broker.bus.redis_client import deadline
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import OrderUpdate, encode
 from alpaca_broker.core.orders import is_open
@@ -80,20 +81,19 @@ class Journal:
         while True:
             update.seq, update.journal_id = self.seq + 1, self.journal_id
             update.epoch = self._epoch
-            answer = await self._script(
-                keys=self._keys,
-                args=[
-                    self._epoch,
-                    update.seq,
-                    key,
-                    encode(update),
-                    self._length,
-                    update.order_id,
-                    "1" if is_open(update) else "0",
-                    again,
-                    *channels,
-                ],
-            )
+            arguments = [
+                self._epoch,
+                update.seq,
+                key,
+                encode(update),
+                self._length,
+                update.order_id,
+                "1" if is_open(update) else "0",
+                again,
+                *channels,
+            ]
+            async with deadline():
+                answer = await self._script(keys=self._keys, args=arguments)
             match [word.decode() for word in answer]:
                 case ["epoch", stored]:
                     raise Superseded(int(stored))
@@ -110,10 +110,9 @@ class Journal:
 
     async def _load(self) -> None:
         """Take up where the journal ends."""
-        entries = cast(
-            list[tuple[bytes, dict[bytes, bytes]]],
-            await self._client.xrevrange(self._keys[0], count=1_000),
-        )
+        async with deadline():
+            newest_first = await self._client.xrevrange(self._keys[0], count=1_000)
+        entries = cast(list[tuple[bytes, dict[bytes, bytes]]], newest_first)
         for _, entry in reversed(entries):
             self._remember(entry.get(b"key", b"").decode())
         kept = msgspec.json.decode(entries[0][1][b"data"], type=_Kept) if entries else _Kept()

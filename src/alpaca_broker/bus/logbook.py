@@ -12,7 +12,7 @@ from time import monotonic
 
 from redis.asyncio import Redis
 
-from alpaca_broker.bus.redis_client import RedisError
+from alpaca_broker.bus.redis_client import RedisError, deadline
 from alpaca_broker.core.backoff import Patience
 from alpaca_broker.telemetry import RecordQueue
 
@@ -53,7 +53,7 @@ class Logbook:
         while records:
             batch, rest = records[:AT_ONCE], records[AT_ONCE:]
             try:
-                async with self._client.pipeline(transaction=False) as commands:
+                async with deadline(), self._client.pipeline(transaction=False) as commands:
                     for record in batch:
                         commands.publish(self._channel, record)
                     await commands.execute()

@@ -14,6 +14,7 @@ import random
 import ssl
 from collections.abc import Callable
 from time import monotonic
+from typing import cast
 
 import hiredis
 
@@ -129,7 +130,7 @@ class Publisher:
                 silent_for = monotonic() - pipe.heard_at
                 if self._in_flight and silent_for >= SILENT_FOR_S:
                     raise BusError(self._target.where, f"no answer for {SILENT_FOR_S:.0f} s")
-                if not self._in_flight and silent_for >= IDLE_FOR_S:
+                if not self._in_flight and silent_for >= IDLE_FOR_S and pipe.writable:
                     self._write(command(b"PING"), 1)
         finally:
             self._pipe = None
@@ -140,7 +141,7 @@ class Publisher:
     def _flush(self) -> None:
         self._scheduled = False
         pipe, waiting = self._pipe, self._waiting
-        if pipe is None or pipe.paused or not waiting:
+        if pipe is None or not pipe.writable or not waiting:
             return
         room = WINDOW - self._in_flight
         if room <= 0:
@@ -225,6 +226,11 @@ class _Pipe(asyncio.Protocol):
         if done:
             raise BusError(self._where, self._lost.result())
 
+    @property
+    def writable(self) -> bool:
+        """Whether a write would go out: the socket has room and is not closing."""
+        return not (self.paused or self._transport is None or self._transport.is_closing())
+
     def write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
@@ -234,8 +240,7 @@ class _Pipe(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none of asyncio's
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = monotonic()

@@ -1,10 +1,12 @@
 """redis-py connections, as every part but the hot path uses them.
 
-Owns their deadlines and names. Retries are switched off: each caller has its own patience, and
+Owns their names and deadlines. Retries are switched off: each caller has its own patience, and
 knows whether its command may be sent twice.
 """
 
 from __future__ import annotations
+
+import asyncio
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -38,11 +40,19 @@ def connect(target: RedisTarget, name: str) -> redis.Redis:
         username=target.username,
         password=target.password,
         client_name=name,
-        socket_timeout=ANSWER_WITHIN_S,
+        # Deadlines are the callers', by `deadline()`: redis-py's own would send by way of
+        # asyncio.wait_for, which on Python 3.11 can swallow a cancellation (seen: a thread that
+        # did not end).
+        socket_timeout=None,
         socket_connect_timeout=CONNECT_WITHIN_S,
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
     )
+
+
+def deadline() -> asyncio.Timeout:
+    """The time that Redis has for an answer; over it, TimeoutError (which is an OSError)."""
+    return asyncio.timeout(ANSWER_WITHIN_S)
 
 
 def advice(error: Exception, target: RedisTarget) -> str:
@@ -62,4 +72,4 @@ def advice(error: Exception, target: RedisTarget) -> str:
     return f"Redis at {where}: {error}"
 
 
-__all__ = ["RedisError", "advice", "connect"]
+__all__ = ["RedisError", "advice", "connect", "deadline"]

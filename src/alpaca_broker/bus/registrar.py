@@ -15,7 +15,7 @@ from time import monotonic
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from alpaca_broker.bus.redis_client import RedisError
+from alpaca_broker.bus.redis_client import RedisError, deadline
 from alpaca_broker.core.backoff import Patience
 from alpaca_broker.core.registration import SERVED_KINDS, BadRegistration, Registration, parse
 from alpaca_broker.core.registry import Registry
@@ -44,7 +44,8 @@ class Registrar:
             began = monotonic()
             try:
                 async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(self._channel)
+                    async with deadline():
+                        await pubsub.subscribe(self._channel)
                     self.listening = True
                     await self._listen(pubsub)
             except (RedisError, OSError) as error:
@@ -67,7 +68,8 @@ class Registrar:
                     self.hear(message["data"], now)
             elif pinged_at is None and now - heard_at >= LISTEN_FOR_S:
                 pinged_at = now
-                await pubsub.ping()
+                async with deadline():
+                    await pubsub.ping()
             elif pinged_at is not None and now - pinged_at >= LISTEN_FOR_S:
                 return
 

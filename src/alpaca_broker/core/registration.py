@@ -71,7 +71,7 @@ class _Message(Struct, forbid_unknown_fields=False):
     action: Literal["register", "unregister"]
     symbols: list[str] | None = None
     account_id: Annotated[str, Meta(max_length=128)] | None = None
-    bot_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\z")] | None = None
+    bot_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")] | None = None
     channels: list[Kind] | None = None
     ttl: Annotated[float, Meta(ge=5, le=86_400)] | None = None
     reply_to: Annotated[str, Meta(max_length=128)] | None = None
