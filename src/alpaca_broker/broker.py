@@ -165,6 +165,11 @@ class AlpacaBroker:
         )
 
     @property
+    def symbols(self) -> frozenset[str]:
+        """What Alpaca has confirmed to send."""
+        return self._prices.symbols
+
+    @property
     def counters(self) -> dict[str, int]:
         """What went through since the start, for summaries."""
         return {"prices": self._prices.messages, "order_events": self._orders.events}

@@ -100,6 +100,11 @@ class PriceProducer:
             refused=self._session.parked,
         )
 
+    @property
+    def symbols(self) -> frozenset[str]:
+        """What Alpaca has confirmed to send. May be read from any thread."""
+        return self._session.acked
+
     def want(self, symbols: Iterable[str]) -> None:
         """Replace what shall be subscribed; whoever comes first goes first under a limit."""
         self._wanted = tuple(symbols)

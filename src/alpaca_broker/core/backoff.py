@@ -16,7 +16,7 @@ def delays(jitter: Jitter, first: float, ceiling: float) -> Iterator[float]:
     """Seconds to wait before each next attempt: doubling, capped, jittered; never ends."""
     step = first
     while True:
-        yield jitter(step / 2, step)
+        yield jitter(step * 0.75, step)
         step = min(step * 2, ceiling)  # multiply and clamp: first * 2**n overflows at n = 1,024
 
 

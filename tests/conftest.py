@@ -1,0 +1,52 @@
+"""What every test may use: a real Valkey, a real simulator, and a broker between them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from support import Rig
+
+from alpaca_broker.embedded import EmbeddedRedis
+from alpaca_broker.settings import Settings
+from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
+
+# The surroundings of a test run must not reach the settings under test.
+for _name in [n for n in os.environ if n.upper() in {f.upper() for f in Settings.model_fields}]:
+    del os.environ[_name]
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[EmbeddedRedis]:
+    """A Valkey server that all tests share: each works under a prefix of its own."""
+    with EmbeddedRedis(**{"client-output-buffer-limit": "pubsub 0 0 0"}) as server:
+        yield server
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[EmbeddedRedis]:
+    """A Valkey server that this test alone may stop, freeze or fill."""
+    with EmbeddedRedis(**{"client-output-buffer-limit": "pubsub 0 0 0"}) as server:
+        yield server
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A channel prefix that nobody else uses."""
+    return f"t{uuid4().hex[:8]}:"
+
+
+@pytest.fixture
+def simulator() -> Iterator[SimulatorThread]:
+    """A pretend Alpaca with a quick synthetic market."""
+    with SimulatorThread(SimulatorOptions(rate=100.0)) as thread:
+        yield thread
+
+
+@pytest.fixture
+def rig(valkey: EmbeddedRedis, prefix: str, simulator: SimulatorThread) -> Iterator[Rig]:
+    """A running broker between the shared Valkey and a simulator of its own."""
+    with Rig(valkey, simulator, prefix=prefix) as running:
+        yield running

@@ -1,0 +1,145 @@
+"""Small tools for tests: waiting for a condition, a broker in its surroundings, a plain bot."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+import redis
+
+from alpaca_broker.broker import AlpacaBroker
+from alpaca_broker.core.channels import Channels
+from alpaca_broker.embedded import EmbeddedRedis
+from alpaca_broker.settings import Settings
+from alpaca_broker.simulator import SimulatorThread
+
+T = TypeVar("T")
+
+KEY_ID, SECRET = "PKTEST", "secret-of-the-tests"
+
+
+def eventually(condition: Callable[[], T], within_s: float = 10.0, why: str = "") -> T:
+    """The first true value of `condition`; fails where none came in time."""
+    until = time.monotonic() + within_s
+    while not (value := condition()):
+        assert time.monotonic() < until, why or f"not within {within_s} s"
+        time.sleep(0.01)
+    return value
+
+
+def settings(valkey_port: int, url: str, **changes: Any) -> Settings:
+    """Settings of a paper account at a simulator, read from nowhere else."""
+    values: dict[str, Any] = {
+        "paper_alpaca_api_key_id": KEY_ID,
+        "paper_alpaca_api_secret_key": SECRET,
+        "alpaca_data_stream_url": url,
+        "alpaca_data_url": url,
+        "alpaca_paper_url": url,
+        "alpaca_live_url": url,
+        "redis_port": valkey_port,
+    }
+    return Settings(_env_file=None, **(values | changes))
+
+
+class Bot:
+    """A plain redis-py subscriber, as somebody without our library would write it."""
+
+    def __init__(self, port: int, *channels: str) -> None:
+        self._client = redis.Redis(port=port)
+        self._pubsub = self._client.pubsub(ignore_subscribe_messages=True)
+        if channels:
+            self.subscribe(*channels)
+
+    def subscribe(self, *channels: str) -> None:
+        """Subscribe, and return once the server has confirmed."""
+        self._pubsub.subscribe(*channels)
+        for _ in channels:
+            self._pubsub.get_message(timeout=5)
+
+    def send(self, channel: str, message: Any) -> int:
+        """Publish a message (bytes as they are, else as JSON); returns the receivers."""
+        data = message if isinstance(message, bytes) else json.dumps(message)
+        return int(self._client.publish(channel, data))
+
+    def next(self, within_s: float = 10.0) -> tuple[str, dict[str, Any]]:
+        """The next message: its channel and its decoded data."""
+        until = time.monotonic() + within_s
+        while time.monotonic() < until:
+            message = self._pubsub.get_message(timeout=until - time.monotonic())
+            if message is not None and message["type"] in ("message", "pmessage"):
+                return message["channel"].decode(), json.loads(message["data"])
+        raise AssertionError(f"no message within {within_s} s")
+
+    def until(
+        self, condition: Callable[[str, dict[str, Any]], bool], within_s: float = 10.0
+    ) -> dict[str, Any]:
+        """The next message that meets the condition."""
+        end = time.monotonic() + within_s
+        while True:
+            channel, message = self.next(max(0.01, end - time.monotonic()))
+            if condition(channel, message):
+                return message
+
+    def close(self) -> None:
+        self._pubsub.close()
+        self._client.close()
+
+    def __enter__(self) -> Bot:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Rig:
+    """A broker that runs between a Valkey and a simulator."""
+
+    def __init__(
+        self,
+        valkey: EmbeddedRedis,
+        simulator: SimulatorThread,
+        *,
+        prefix: str = "",
+        **changes: Any,
+    ) -> None:
+        self.valkey, self.simulator = valkey, simulator
+        self.channels = Channels(prefix)
+        self.settings = settings(valkey.port, simulator.url, channel_prefix=prefix, **changes)
+        self.broker = AlpacaBroker(self.settings)
+
+    def start(self, *, live: bool = True) -> Rig:
+        """Start the broker; with `live`, wait until both streams are."""
+        self.broker.start()
+        if live:
+            eventually(lambda: self.broker.status().state == "live", why="the broker is not live")
+        return self
+
+    def bot(self, *channels: str) -> Bot:
+        """A plain bot that hears these channels."""
+        return Bot(self.valkey.port, *channels)
+
+    def register(self, *symbols: str, bot_id: str = "tester", **more: Any) -> None:
+        """Register symbols, and wait until Alpaca has confirmed them."""
+        message = {"action": "register", "symbols": list(symbols), "bot_id": bot_id, **more}
+        with self.bot() as bot:
+            eventually(lambda: bot.send(self.channels.registration, message))
+        eventually(lambda: set(symbols) <= set(self.broker.symbols), why=f"{symbols} not live")
+
+    def __enter__(self) -> Rig:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self.broker.stop(), "a thread of the broker did not end"
