@@ -1,0 +1,299 @@
+"""The pretend exchange: takes orders, fills them against the market, tells what happened.
+
+Owns the accounts and the matching. Invariant: every change of an order is one event, handed to
+the listener and the ledger in the order it happened. Pure: time and prices are arguments.
+"""
+
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from alpaca_broker.simulator.accounts import ORDER_LIMIT, Account, account_id_of, activity_json
+from alpaca_broker.simulator.codec import rfc3339
+from alpaca_broker.simulator.event_ids import EventIds
+from alpaca_broker.simulator.market import PRICE_UNIT, SYMBOL_LIMIT, Trade
+from alpaca_broker.simulator.options import SimulatorOptions
+from alpaca_broker.simulator.orders import (
+    FORBIDDEN,
+    Order,
+    OrderRefused,
+    OrderRequest,
+    invalid,
+    number,
+)
+
+Listener = Callable[[Account, dict[str, Any]], None]
+Clock = Callable[[], int]
+_MOST_PARTS = 5
+_SHARE_QUANTUM = Decimal("0.000000001")
+
+
+class Exchange:
+    """Accounts and their orders.
+
+    Args:
+        options: Cash, part size, opening and bounds.
+        clock: Nanoseconds since 1970 now.
+        price: The price of a symbol that never traded, or None if the order has to wait.
+        listener: Hears every event, in order.
+    """
+
+    def __init__(
+        self,
+        options: SimulatorOptions,
+        clock: Clock,
+        price: Callable[[str], int | None],
+        listener: Listener,
+    ) -> None:
+        self._options = options
+        self._clock = clock
+        self._first_price = price
+        self._listener = listener
+        self._accounts: dict[str, Account] = {}
+        self._prices: dict[str, Decimal] = {}
+        self._open: dict[str, list[tuple[Account, Order]]] = {}
+        self._event_ids = EventIds()
+
+    def account(self, owner: str) -> Account:
+        """The account of a key id, opened at the first use."""
+        account_id = account_id_of(owner)
+        if (account := self._accounts.get(account_id)) is None:
+            account = self._accounts[account_id] = Account(
+                owner,
+                self._options.cash,
+                self._clock(),
+                ledger=deque(maxlen=self._options.ledger_limit),
+                fills=deque(maxlen=ORDER_LIMIT),
+            )
+        return account
+
+    def find(self, account_id: str) -> Account | None:
+        """An account by its id."""
+        return self._accounts.get(account_id)
+
+    def open_symbols(self) -> Iterable[str]:
+        """Symbols with open orders."""
+        return self._open.keys()
+
+    def price(self, symbol: str) -> Decimal | None:
+        """The latest trade price, invented if the market can; None if nobody knows."""
+        known = self._prices.get(symbol)
+        if known is None and (first := self._first_price(symbol)) is not None:
+            known = self._prices[symbol] = Decimal(first) / PRICE_UNIT
+        return known
+
+    def submit(self, account: Account, request: OrderRequest) -> Order:
+        """Take an order: `new` at once, fills later. Raises `OrderRefused`."""
+        self._check_unique(account, request.client_order_id)
+        if request.symbol not in self._prices and len(self._prices) >= SYMBOL_LIMIT:
+            raise invalid(f'asset "{request.symbol}" not found')
+        self._check_funds(account, request, request.qty)
+        now = self._clock()
+        order = Order(
+            id=str(uuid.uuid4()), request=request, created_ns=now, updated_ns=now, qty=request.qty
+        )
+        self._accept(account, order)
+        return order
+
+    def cancel(self, account: Account, order: Order) -> None:
+        """Cancel an open order. Raises `OrderRefused` with 422 if it is closed."""
+        if not order.open:
+            raise invalid(f'order is already in "{order.status}" state')
+        self._end(account, order, "canceled")
+
+    def replace(self, account: Account, order: Order, changes: Mapping[str, Any]) -> Order:
+        """Replace an open order by a new one with these changes. Raises `OrderRefused`."""
+        if not order.open:
+            raise invalid(f'order is already in "{order.status}" state')
+        body = {
+            name: getattr(order.request, name)
+            for name in OrderRequest.__dataclass_fields__
+            if name != "client_order_id"
+        }
+        if order.request.notional is not None:
+            raise invalid("notional orders cannot be replaced")
+        known = ("qty", "time_in_force", "limit_price", "stop_price", "client_order_id")
+        request = OrderRequest.parse(
+            body | {name: changes[name] for name in known if changes.get(name) is not None}
+        )
+        self._check_unique(account, request.client_order_id)
+        if request.qty is not None and request.qty <= order.filled_qty:
+            raise invalid("qty must be greater than filled_qty")
+        if request.qty is not None:  # the successor has what is still to fill [I]
+            request = replace(request, qty=request.qty - order.filled_qty)
+        self._check_funds(account, request, request.qty, instead_of=order)
+        now = self._clock()
+        successor = Order(
+            id=str(uuid.uuid4()), request=request, created_ns=now, updated_ns=now, qty=request.qty
+        )
+        successor.replaces = order.id
+        successor.triggered = order.triggered
+        order.replaced_by = successor.id
+        self._end(account, order, "replaced")
+        self._accept(account, successor)
+        return successor
+
+    def on_trades(self, symbol: str, trades: Sequence[Trade]) -> None:
+        """Hear trades of the market: stops trigger, limits fill when the price crosses them."""
+        if symbol not in self._open:
+            trades = trades[-1:]  # nobody waits for what happened in between
+        for trade in trades:
+            if trade.price <= 0:
+                continue  # real files have such rows; nothing can be bought for nothing
+            self._prices[symbol] = price = Decimal(trade.price) / PRICE_UNIT
+            self._match(symbol, price, resting_only=True)
+
+    def work(self) -> None:
+        """Fill what the latest prices allow, one part of each order; call it again and again."""
+        for symbol in list(self._open):
+            if (price := self.price(symbol)) is not None:
+                self._match(symbol, price, resting_only=False)
+            else:
+                self._drop_impatient(symbol)
+
+    def buying_power(self, account: Account, instead_of: Order | None = None) -> Decimal:
+        """Dollars left for new orders: no margin; short positions bind their value twice."""
+        short = sum(
+            (
+                -held.qty * (self.price(symbol) or held.average)
+                for symbol, held in account.positions.items()
+                if held.qty < 0
+            ),
+            Decimal(0),
+        )
+        reserved = sum(
+            (
+                self._cost(account, o.request, o.remaining)
+                for o in account.open_orders.values()
+                if o is not instead_of
+            ),
+            Decimal(0),
+        )
+        return max(Decimal(0), account.cash - 2 * short - reserved)
+
+    def _accept(self, account: Account, order: Order) -> None:
+        account.add(order)
+        self._open.setdefault(order.request.symbol, []).append((account, order))
+        self._tell(account, order, "new")
+
+    def _match(self, symbol: str, price: Decimal, *, resting_only: bool) -> None:
+        for account, order in list(self._open.get(symbol, ())):
+            if resting_only and order.request.type == "market":
+                continue  # filled by work(), shortly after its `new`
+            self._trigger(order, price)
+            if not self._may_fill(order, price):
+                if order.request.time_in_force in {"ioc", "fok"} and not resting_only:
+                    self._end(account, order, "canceled")
+                continue
+            whole = order.request.time_in_force in {"ioc", "fok"}
+            self._fill_part(account, order, price)
+            while whole and order.open:
+                self._fill_part(account, order, price)
+
+    def _trigger(self, order: Order, price: Decimal) -> None:
+        if (stop := order.request.stop_price) is not None and not order.triggered:
+            order.triggered = self._trades_now(order) and (price - stop) * order.sign >= 0
+
+    def _may_fill(self, order: Order, price: Decimal) -> bool:
+        request = order.request
+        if not self._trades_now(order) or (request.stop_price is not None and not order.triggered):
+            return False
+        return request.limit_price is None or (request.limit_price - price) * order.sign >= 0
+
+    def _trades_now(self, order: Order) -> bool:
+        return self._options.market_open or order.request.extended_hours
+
+    def _fill_part(self, account: Account, order: Order, price: Decimal) -> None:
+        if order.qty is None:
+            notional = order.request.notional or Decimal(0)
+            order.qty = max(_SHARE_QUANTUM, (notional / price).quantize(_SHARE_QUANTUM))
+        remaining = order.qty - order.filled_qty
+        part_size = max(Decimal(self._options.fill_part), order.qty // _MOST_PARTS)
+        qty = min(remaining, part_size)
+        order.filled_qty += qty
+        order.filled_value += qty * price
+        done = order.filled_qty == order.qty
+        order.status = "filled" if done else "partially_filled"
+        order.filled_ns = self._clock()
+        position = account.take_fill(order.request.symbol, qty * order.sign, price)
+        if done:
+            self._close(account, order)
+        execution = {"price": number(price), "qty": number(qty), "position_qty": number(position)}
+        event = self._tell(account, order, "fill" if done else "partial_fill", **execution)
+        account.fills.append(activity_json(order, event))
+
+    def _end(self, account: Account, order: Order, status: str) -> None:
+        order.status = status
+        if status == "replaced":
+            order.replaced_ns = self._clock()
+        else:
+            order.canceled_ns = self._clock()
+        self._close(account, order)
+        self._tell(account, order, status)
+
+    def _close(self, account: Account, order: Order) -> None:
+        account.open_orders.pop(order.id, None)
+        symbol = order.request.symbol
+        self._open[symbol] = [pair for pair in self._open[symbol] if pair[1] is not order]
+        if not self._open[symbol]:
+            del self._open[symbol]
+
+    def _drop_impatient(self, symbol: str) -> None:
+        for account, order in list(self._open[symbol]):
+            if order.request.time_in_force in {"ioc", "fok"}:
+                self._end(account, order, "canceled")
+
+    def _tell(
+        self, account: Account, order: Order, event: str, **execution: str | None
+    ) -> dict[str, Any]:
+        order.updated_ns = now = self._clock()
+        update: dict[str, Any] = {
+            "event": event,
+            "event_id": self._event_ids.next(now),
+            "execution_id": str(uuid.uuid4()),
+            "at": rfc3339(now),
+            "timestamp": rfc3339(now),
+            "order": order.as_json(),
+            **execution,
+        }
+        account.ledger.append(update)
+        self._listener(account, update)
+        return update
+
+    def _check_unique(self, account: Account, client_order_id: str) -> None:
+        if client_order_id in account.by_client_id:
+            raise invalid("client_order_id must be unique")
+
+    def _check_funds(
+        self,
+        account: Account,
+        request: OrderRequest,
+        qty: Decimal | None,
+        instead_of: Order | None = None,
+    ) -> None:
+        cost = self._cost(account, request, qty)
+        if request.side == "sell" and qty is not None:
+            held = account.held_for_orders(request.symbol, instead_of)
+            cost = self._cost(account, request, qty + held)
+            if cost and qty % 1:
+                raise invalid("fractional orders cannot be sold short")
+        if cost > self.buying_power(account, instead_of):
+            raise OrderRefused(403, FORBIDDEN, "insufficient buying power")
+
+    def _cost(
+        self,
+        account: Account,
+        request: OrderRequest,
+        qty: Decimal | None,
+    ) -> Decimal:
+        """Dollars an order binds; selling what one has binds nothing."""
+        price = request.limit_price or request.stop_price or self.price(request.symbol)
+        if request.side == "sell":
+            short = (qty or Decimal(0)) - max(Decimal(0), account.position_qty(request.symbol))
+            return max(Decimal(0), short) * (price or Decimal(0))
+        if qty is None:
+            return request.notional or Decimal(0)
+        return qty * (price or Decimal(0))

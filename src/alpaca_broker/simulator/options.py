@@ -1,0 +1,117 @@
+"""What a simulator is asked to be: ports, keys, market, limits.
+
+Owns the options and their validation. Invariant: an existing `SimulatorOptions` is valid.
+It does not open files or sockets.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+STOCK_FEEDS = {
+    "iex": "/v2/iex",
+    "sip": "/v2/sip",
+    "delayed_sip": "/v2/delayed_sip",
+    "test": "/v2/test",
+    "boats": "/v1beta1/boats",
+    "overnight": "/v1beta1/overnight",
+}
+"""The stock feeds and their WebSocket paths [D RTS]. `test` only knows FAKEPACA [D WSS]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatorOptions:
+    """Everything a simulator can be told. Raises `ValueError` naming the option at fault.
+
+    Args:
+        host: Address to listen on.
+        port: Port to listen on; 0 takes any free one.
+        keys: Secret by key id. Empty: every pair of non-empty texts is accepted.
+        ticks: Tick zip files to replay. Empty: a synthetic market.
+        speed: "1" is the files' own pace, a positive number N is N times that, "max" is as fast
+            as the client takes it. Only for replays.
+        seed: Same seed, same synthetic prices.
+        rate: Synthetic trades per second and subscribed symbol; quotes come twice as often.
+        batch: Most messages in one data frame.
+        symbol_limit: Most distinct symbols over trades and quotes of one session; above: 405.
+        auth_timeout_s: Seconds a market-data session may stay unauthenticated.
+        refused_feeds: Feeds outside the plan: authentication on them is answered 409.
+        trading_connection_limit: Most trading WebSockets of one account; above: HTTP 429.
+        rest_limit_per_min: REST calls a minute and account, above: HTTP 429. None: no limit.
+        market_open: What the clock says. While closed only extended-hours limit orders fill.
+        cash: Dollars a new account starts with.
+        ledger_limit: Most order events kept per account; the oldest are forgotten.
+        fill_part: Shares above which an order is filled in parts.
+        linger_s: Seconds a market-data slot stays taken after a connection that broke without a
+            close frame. Alpaca is reported to take about 90 [T forum 10896].
+        send_limit_bytes: Bytes that may wait for a client before it is cut as too slow (407).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ticks: Iterable[str | Path] = ()
+    speed: str = "1"
+    seed: int = 1
+    rate: float = 20.0
+    batch: int = 50
+    symbol_limit: int | None = None
+    auth_timeout_s: float = 10.0
+    refused_feeds: frozenset[str] = frozenset()
+    trading_connection_limit: int | None = None
+    rest_limit_per_min: int | None = 200
+    market_open: bool = True
+    cash: Decimal = Decimal(100_000)
+    ledger_limit: int = 100_000
+    fill_part: int = 100
+    linger_s: float = 0.0
+    send_limit_bytes: int = 8 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ticks", tuple(Path(path) for path in self.ticks))
+        object.__setattr__(self, "keys", dict(self.keys))
+        object.__setattr__(self, "refused_feeds", frozenset(self.refused_feeds))
+        object.__setattr__(self, "cash", Decimal(self.cash))
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port must be between 0 and 65535, not {self.port}")
+        if any(not key or not secret for key, secret in self.keys.items()):
+            raise ValueError("keys must not hold an empty key id or secret")
+        if unknown := self.refused_feeds - STOCK_FEEDS.keys():
+            raise ValueError(f"refused_feeds names no feed of ours: {', '.join(sorted(unknown))}")
+        self.pace()
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        for name in ("rate", "auth_timeout_s"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, not {value}")
+        if not (math.isfinite(self.linger_s) and self.linger_s >= 0):
+            raise ValueError(f"linger_s must be zero or more, not {self.linger_s}")
+        for name in ("batch", "ledger_limit", "fill_part", "send_limit_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("symbol_limit", "trading_connection_limit", "rest_limit_per_min"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1 or None, not {value}")
+        if not (self.cash.is_finite() and self.cash >= 0):
+            raise ValueError(f"cash must be zero or more, not {self.cash}")
+
+    def pace(self) -> float | None:
+        """How many times faster than the files a replay runs; None is as fast as possible."""
+        if self.speed == "max":
+            return None
+        try:
+            pace = float(self.speed)
+        except ValueError:
+            pace = math.nan
+        if not (math.isfinite(pace) and pace > 0):
+            raise ValueError(f'speed must be "max" or a positive number, not {self.speed!r}')
+        return pace
+
+    def tick_paths(self) -> tuple[Path, ...]:
+        """The tick files, as paths."""
+        return tuple(Path(path) for path in self.ticks)

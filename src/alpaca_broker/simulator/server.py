@@ -1,0 +1,272 @@
+"""The simulator as a whole: its parts put together, started and stopped in order.
+
+Owns the port, the clock and the tasks. Invariant: accounts, orders and the position in a replay
+outlive a stop; connections and tasks do not. It answers nothing itself.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from aiohttp import web
+
+from alpaca_broker.simulator.access import Access
+from alpaca_broker.simulator.accounts import Account
+from alpaca_broker.simulator.codec import rfc3339, trade_of
+from alpaca_broker.simulator.exchange import Exchange
+from alpaca_broker.simulator.market import Batches, Market
+from alpaca_broker.simulator.market_stream import MarketHub
+from alpaca_broker.simulator.options import STOCK_FEEDS, SimulatorOptions
+from alpaca_broker.simulator.pulse import Pulse
+from alpaca_broker.simulator.replay import Replay
+from alpaca_broker.simulator.rest import STATUS_PATH, Gate, answer
+from alpaca_broker.simulator.rest_data import DataApi
+from alpaca_broker.simulator.rest_trading import TradingApi
+from alpaca_broker.simulator.stats import Stats
+from alpaca_broker.simulator.synthetic import UNIVERSE, SyntheticMarket
+from alpaca_broker.simulator.ticks import load
+from alpaca_broker.simulator.trading_stream import TradingHub
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["market", "trading", "all"]
+_GOING_AWAY = 1001
+_TRADING_PATHS = ("/stream", "/stream/")  # the older Python client has the slash [O]
+_SHUTDOWN_S = 0.2  # for REST calls that are still being answered; sockets were closed before
+
+
+class Simulator:
+    """A pretend Alpaca on one port. Use it from one event loop.
+
+    Raises `TickFileError` when tick files are unreadable, and `OSError` from `start` when the
+    port is taken.
+    """
+
+    def __init__(self, options: SimulatorOptions | None = None) -> None:
+        self.options = options = options or SimulatorOptions()
+        self.stats = Stats()
+        self.port = options.port
+        access = Access(options.keys)
+        rows = load(options.tick_paths())
+        synthetic = SyntheticMarket(options.seed, options.rate)
+        first_price = (lambda symbol: None) if rows else synthetic.price
+        self.exchange = Exchange(options, time.time_ns, first_price, self._tell)
+        self._market = Market(self.exchange.on_trades)
+        self._hub = MarketHub(options, access, self.stats)
+        self._trading = TradingHub(options, access, self.exchange, self.stats)
+        open_paths = (*STOCK_FEEDS.values(), *_TRADING_PATHS, STATUS_PATH)
+        self._gate = Gate(access, self.stats, options.rest_limit_per_min, open_paths)
+        self._replay = Replay(rows, self._market, self._hub, options.batch) if rows else None
+        self._pulse = Pulse(
+            *(synthetic, self._market, self._hub, self.exchange, options.batch),
+            with_stocks=not rows,
+        )
+        self._symbols = {row.symbol for row in rows} | set(UNIVERSE)
+        self._stopping: asyncio.Event | None = None
+        self._life: asyncio.Task[None] | None = None
+        # Waited for before the simulator ever starts, so it cannot be made by a running loop.
+        self._replayed = self._replay.finished if self._replay else asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        """Where it listens; the same with ws:// for WebSockets."""
+        return f"http://{self.options.host}:{self.port}"
+
+    @property
+    def replay_finished(self) -> asyncio.Event:
+        """Set when every row was sent; never in a synthetic market."""
+        return self._replayed
+
+    @property
+    def sent(self) -> Counter[str]:
+        """Replayed rows by symbol, each counted once however many clients took it."""
+        return self._replay.sent if self._replay else Counter()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen. After a stop: on the same port again, with the same accounts and orders."""
+        if self._life is not None:
+            raise RuntimeError("the simulator runs already")
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stopping = asyncio.Event()
+        self._life = asyncio.create_task(self._live(ready, self._stopping), name="simulator")
+        try:
+            await asyncio.wait((ready, self._life), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._life.cancel()
+            raise
+        if not ready.done():
+            life, self._life = self._life, None
+            await life  # raises what went wrong
+
+    async def stop(self) -> None:
+        """Close everything in order; may be called again. Raises what broke a task of ours."""
+        if self._life is not None and self._stopping is not None:
+            self._stopping.set()
+            life, self._life = self._life, None
+            await life
+
+    async def closed(self) -> None:
+        """Wait until it stops or breaks, without stopping it."""
+        if self._life is not None:
+            await asyncio.wait((self._life,))
+
+    def cut(self, kind: Kind = "all") -> int:
+        """Drop connections without a close frame; how many there were."""
+        cut = 0
+        if kind in ("market", "all"):
+            cut += self._hub.connections.cut()
+        if kind in ("trading", "all"):
+            cut += self._trading.connections.cut()
+        return cut
+
+    def emit(self, feed: str, message: Mapping[str, Any]) -> int:
+        """Send one market-data message to the sessions of a feed that want it; how many did.
+
+        `t` may be left out (now), or an RFC3339 text. Trades move the price that orders see. A
+        message with an unknown `T` goes to every authenticated session of the feed.
+        """
+        if feed not in STOCK_FEEDS:
+            raise ValueError(f"no such feed: {feed!r}")
+        full = dict(message)
+        if "T" in full and "t" not in full:
+            full["t"] = rfc3339(time.time_ns())
+        if feed != "test" and full.get("T") == "t" and {"S", "p"} <= full.keys():
+            with contextlib.suppress(ValueError, TypeError):  # a test may send a broken trade
+                self._market.absorb(Batches([trade_of(full)]), with_bars=False)
+        return self._hub.emit(feed, full)
+
+    def emit_raw(self, feed: str, frame: bytes) -> int:
+        """Send bytes as they are, say broken ones, to every session of a feed or of "trading"."""
+        if feed == "trading":
+            return self._trading.send_raw(frame)
+        if feed not in STOCK_FEEDS:
+            raise ValueError(f"no such feed: {feed!r}")
+        return self._hub.emit_raw(feed, frame)
+
+    def mute(self, kind: Kind = "all", *, muted: bool = True) -> None:
+        """Let the connections open now stay up and answer pings, but say nothing more.
+
+        What they should say is lost. Later connections are not muted.
+        """
+        if kind in ("market", "all"):
+            self._hub.mute(muted)
+        if kind in ("trading", "all"):
+            self._trading.mute(muted)
+
+    def lose_trade_updates(self, count: int) -> None:
+        """Let the next `count` order events reach no WebSocket; the ledger has them."""
+        self._trading.lose(count)
+
+    def refuse_rest(self, status: int | None) -> None:
+        """Answer every REST call with this HTTP status until told None."""
+        self._gate.refuse_all_with = status
+
+    def refuse_sockets(self, status: int | None) -> None:
+        """Answer every WebSocket upgrade with this HTTP status until told None.
+
+        Alpaca is reported to answer 429 when clients reconnect too quickly [T CS #518].
+        """
+        self._gate.refuse_sockets_with = status
+
+    def ledger(self, account_id: str) -> list[dict[str, Any]]:
+        """Every order event of an account, oldest first: what a perfect client has seen."""
+        account = self.exchange.find(account_id)
+        return list(account.ledger) if account else []
+
+    async def _live(self, ready: asyncio.Future[None], stopping: asyncio.Event) -> None:
+        runner = web.AppRunner(
+            self._application(), access_log=None, shutdown_timeout=_SHUTDOWN_S, handle_signals=False
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self.options.host, self.port)
+            await site.start()
+            self.port = runner.addresses[0][1]
+            log.info("simulator listens on %s", self.url)
+            async with asyncio.TaskGroup() as tasks:
+                ours = [tasks.create_task(self._pulse.run(), name="market pulse")]
+                if self._replay is not None:
+                    replay = self._replay.run(self.options.pace())
+                    ours.append(tasks.create_task(replay, name="replay"))
+                ready.set_result(None)
+                await stopping.wait()
+                for task in ours:
+                    task.cancel()
+                await site.stop()
+                tasks.create_task(self._hub.connections.close(_GOING_AWAY), name="close market")
+                tasks.create_task(
+                    self._trading.connections.close(_GOING_AWAY), name="close trading"
+                )
+        finally:
+            self.cut()
+            await runner.cleanup()
+
+    def _application(self) -> web.Application:
+        application = web.Application(middlewares=[self._gate.middleware])
+        for feed, path in STOCK_FEEDS.items():
+            application.router.add_get(path, self._market_endpoint(feed))
+        for path in _TRADING_PATHS:
+            application.router.add_get(path, self._trading.handle)
+        application.router.add_get(STATUS_PATH, self._status)
+        api = TradingApi(
+            self.exchange, time.time_ns, self._known_symbols, market_open=self.options.market_open
+        )
+        application.add_routes(api.routes())
+        application.add_routes(DataApi(self._market).routes())
+        return application
+
+    def _market_endpoint(self, feed: str) -> Callable[[web.Request], Any]:
+        async def serve_feed(request: web.Request) -> web.StreamResponse:
+            return await self._hub.handle(request, feed)
+
+        return serve_feed
+
+    async def _status(self, _: web.Request) -> web.Response:
+        replay = {"finished": self.replay_finished.is_set(), "sent": dict(self.sent)}
+        return answer(self.stats.as_json() | {"replay": replay})
+
+    def _known_symbols(self) -> set[str]:
+        return self._symbols | self._market.trades.keys() | set(self.exchange.open_symbols())
+
+    def _tell(self, account: Account, update: dict[str, Any]) -> None:
+        self._trading.deliver(account, update)
+
+
+async def serve(
+    options: SimulatorOptions,
+    ready: Callable[[Simulator], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Run a simulator until `stop` is set or the caller cancels; closes in order either way.
+
+    Args:
+        options: What to simulate.
+        ready: Called once it listens.
+        stop: Ends it when set.
+    """
+    async with Simulator(options) as simulator:
+        if ready is not None:
+            ready(simulator)
+        async with asyncio.TaskGroup() as tasks:
+            broken = tasks.create_task(simulator.closed(), name="simulator watch")
+            asked = tasks.create_task((stop or asyncio.Event()).wait(), name="simulator stop")
+            await asyncio.wait((broken, asked), return_when=asyncio.FIRST_COMPLETED)
+            broken.cancel()
+            asked.cancel()
