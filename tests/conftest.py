@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from uuid import uuid4
@@ -16,6 +17,13 @@ from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
 # The surroundings of a test run must not reach the settings under test.
 for _name in [n for n in os.environ if n.upper() in {f.upper() for f in Settings.model_fields}]:
     del os.environ[_name]
+
+
+@pytest.fixture(autouse=True)
+def everything_is_heard(caplog: pytest.LogCaptureFixture) -> None:
+    """Log lines of every level reach `caplog`, whatever a test before has set up."""
+    logging.getLogger("alpaca_broker").propagate = True
+    caplog.set_level(logging.DEBUG, "alpaca_broker")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.request
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
@@ -143,3 +144,24 @@ class Rig:
         trace: TracebackType | None,
     ) -> None:
         assert self.broker.stop(), "a thread of the broker did not end"
+
+
+def rest(
+    url: str, method: str, path: str, body: dict[str, Any] | None = None, key: str = KEY_ID
+) -> Any:
+    """One call of the simulator's REST, as a bot would make it; returns the decoded answer."""
+    request = urllib.request.Request(  # noqa: S310 - loopback
+        url + path,
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"APCA-API-KEY-ID": key, "APCA-API-SECRET-KEY": SECRET},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        text = answer.read()
+    return json.loads(text) if text else None
+
+
+def buy(url: str, symbol: str = "AAPL", qty: int = 1, key: str = KEY_ID, **more: Any) -> Any:
+    """Place a market order for `symbol`; returns the order."""
+    order = {"symbol": symbol, "qty": str(qty), "side": "buy", "type": "market"}
+    return rest(url, "POST", "/v2/orders", order | {"time_in_force": "day"} | more, key)
