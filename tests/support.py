@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 import urllib.request
 from collections.abc import Callable
@@ -43,6 +44,14 @@ def settings(valkey_port: int, url: str, **changes: Any) -> Settings:
         "redis_port": valkey_port,
     }
     return Settings(_env_file=None, **(values | changes))
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class Bot:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from math import inf
 from queue import Empty, SimpleQueue
 from time import monotonic, time
 
@@ -30,6 +31,7 @@ from alpaca_broker.settings import ENV_FILE, Settings
 log = logging.getLogger(__name__)
 
 STOP_WITHIN_S = 4.5
+LOOK_EVERY_S = 0.25
 
 
 class AlpacaBroker:
@@ -113,10 +115,16 @@ class AlpacaBroker:
             ConfigError: Alpaca refused every key for good.
             BrokerError: another broker took over, or a thread failed.
         """
-        try:
-            failure = self._ends.get(timeout=timeout)
-        except Empty:
-            return False
+        until = inf if timeout is None else monotonic() + timeout
+        while True:
+            # In short waits: a signal that the system hands to another thread does not wake this
+            # one, whose handler would then never run (seen once in 8 runs).
+            try:
+                failure = self._ends.get(timeout=max(0.0, min(LOOK_EVERY_S, until - monotonic())))
+                break
+            except Empty:
+                if monotonic() >= until:
+                    return False
         if failure is not None:
             raise _as_broker_error(failure)
         return True

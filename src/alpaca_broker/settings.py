@@ -159,7 +159,7 @@ class Settings(BaseSettings):
         pairs = {pair.environment: pair for pair in self.key_pairs()}
         wanted = self.alpaca_data_account or ("live" if "live" in pairs else "paper")
         if wanted not in pairs:
-            names = next(f"{i} and {s}" for e, i, s in _KEY_NAMES if e == wanted).upper()
+            names = next(f"{i.upper()} and {s.upper()}" for e, i, s in _KEY_NAMES if e == wanted)
             raise ConfigError(f"ALPACA_DATA_ACCOUNT is {wanted}, but {names} are not set")
         return pairs[wanted]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -88,9 +89,8 @@ def test_lower_case_is_told_the_right_spelling() -> None:
 )
 def test_a_bad_message_is_refused_with_what_to_change(payload: bytes, reason: str) -> None:
     """The text names the field."""
-    with pytest.raises(BadRegistration, match=".") as caught:
+    with pytest.raises(BadRegistration, match=re.escape(reason)):
         parse(payload)
-    assert reason in str(caught.value)
 
 
 def test_too_large_and_too_many_are_refused_before_they_cost_anything() -> None:

@@ -205,8 +205,8 @@ class _Pipe(asyncio.Protocol):
         """
         questions = [command(b"CLIENT", b"SETNAME", name.encode())]
         if target.password is not None:
-            user = [target.username.encode()] if target.username else []
-            questions.insert(0, command(b"AUTH", *user, target.password.encode()))
+            user = (target.username or "default").encode()
+            questions.insert(0, command(b"AUTH", user, target.password.encode()))
         for question in questions:
             self._greeted.clear()
             self.write(question)

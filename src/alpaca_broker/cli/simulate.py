@@ -1,0 +1,148 @@
+"""`alpaca-broker simulate`: a pretend Alpaca in the foreground, to practise against.
+
+Owns the process around the simulator: options, what is printed when it is ready, how it ends.
+Standard output is a valid settings file, ready to be pasted into `configs/.env`.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alpaca_broker.cli.stop_request import StopRequest, stop_on_signals
+from alpaca_broker.errors import BrokerError, ConfigError
+
+if TYPE_CHECKING:
+    from alpaca_broker.simulator import SimulatorOptions
+
+
+def simulate(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes any free one.")
+    ] = 8765,
+    ticks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Replay a day of real ticks, such as spy_20131007_trade.zip; may be repeated. "
+            "Without it the market is invented.",
+        ),
+    ] = None,
+    speed: Annotated[
+        str, typer.Option(metavar="1|N|max", help="How many times faster a replay runs.")
+    ] = "1",
+    seed: Annotated[int, typer.Option(help="Same seed, same invented prices.")] = 1,
+    rate: Annotated[
+        float, typer.Option(help="Invented trades per second and subscribed symbol.")
+    ] = 20.0,
+    batch: Annotated[int, typer.Option(min=1, help="Most messages in one frame.")] = 50,
+    symbol_limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Refuse more symbols than this, as small plans do."),
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID:SECRET",
+            help="Accept only this pair of keys; may be repeated. Without it any pair will do.",
+        ),
+    ] = None,
+) -> None:
+    """Pretend to be Alpaca: market data, order events and REST on one local port."""
+    from alpaca_broker import telemetry
+    from alpaca_broker.simulator import SimulatorOptions, TickFileError
+
+    telemetry.set_up("WARNING", telemetry.Redactor())
+    try:
+        options = SimulatorOptions(
+            host=host,
+            port=port,
+            keys=_pairs(key or []),
+            ticks=tuple(ticks or ()),
+            speed=speed,
+            seed=seed,
+            rate=rate,
+            batch=batch,
+            symbol_limit=symbol_limit,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    try:
+        with stop_on_signals() as stop:
+            _serve(options, stop)
+    except TickFileError as error:
+        raise ConfigError(str(error)) from error
+    except OSError as error:
+        raise BrokerError(_why_not_listening(error, options)) from error
+
+
+def _serve(options: SimulatorOptions, stop: StopRequest) -> None:
+    import asyncio
+
+    import uvloop
+
+    from alpaca_broker.simulator import Simulator, serve
+
+    async def until_stopped() -> None:
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def end() -> None:
+            loop.call_soon_threadsafe(ended.set)  # the one call that a handler may make
+
+        stop.then(end)
+        try:
+            await serve(options, ready=ready, stop=ended)
+        finally:
+            stop.then(lambda: None)
+
+    def ready(simulator: Simulator) -> None:
+        for line in _announcement(options, simulator.port):
+            print(line)
+        print(flush=True, end="")
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(until_stopped())
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    pairs = {}
+    for word in words:
+        key_id, colon, secret = word.partition(":")
+        if not (key_id and colon and secret):
+            raise ConfigError("--key takes a key id and a secret, as in --key demo:secret")
+        pairs[key_id] = secret
+    return pairs
+
+
+def _announcement(options: SimulatorOptions, port: int) -> list[str]:
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a broker on this machine finds us
+    host = everywhere.get(options.host, options.host)
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    names = ", ".join(path.name for path in options.tick_paths())
+    market = f"replaying {names} at speed {options.speed}" if names else "an invented market"
+    key_id = next(iter(options.keys), "demo")
+    lines = [
+        f"# The simulator listens on http://{address} with {market}; Ctrl-C ends it.",
+        f"ALPACA_DATA_STREAM_URL=ws://{address}",
+        f"ALPACA_DATA_URL=http://{address}",
+        f"ALPACA_PAPER_URL=http://{address}",
+        f"ALPACA_LIVE_URL=http://{address}",
+        f"PAPER_ALPACA_API_KEY_ID={key_id}",
+    ]
+    if options.keys:
+        return [*lines, "# PAPER_ALPACA_API_SECRET_KEY is the one given with --key"]
+    return [*lines, "PAPER_ALPACA_API_SECRET_KEY=demo-secret"]
+
+
+def _why_not_listening(error: OSError, options: SimulatorOptions) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {options.port} on {options.host} is taken: choose another with --port, or 0 "
+            f"for any free one"
+        )
+    reason = error.strerror or str(error)
+    return f"cannot listen on {options.host}, port {options.port}: {reason}"

@@ -1,0 +1,175 @@
+"""`alpaca-broker watch`: prices and orders as lines in a terminal.
+
+Owns what is watched and what is said of it. The connection's life stands in `listening`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alpaca_broker.cli import message_lines
+from alpaca_broker.cli.stop_request import stop_on_signals
+
+if TYPE_CHECKING:
+    from alpaca_broker.core.channels import Channels
+
+NO_HEARTBEAT_S = 3.0
+LEASE_S = 30
+
+
+def watch(
+    symbols: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SYMBOL", help="What to watch; nothing means everything."),
+    ] = None,
+    orders: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ACCOUNT_ID", help="An account's orders too; may be repeated."),
+    ] = None,
+    status: Annotated[
+        bool, typer.Option("--status", help="Print the broker's status whenever it changes.")
+    ] = False,
+    register: Annotated[
+        bool, typer.Option(help="Register the symbols, for as long as this runs.")
+    ] = True,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Settings that the environment does not give.", show_default="configs/.env"
+        ),
+    ] = None,
+) -> None:
+    """Print prices and orders as they come, one line each, until Ctrl-C.
+
+    With symbols it registers them as a bot of its own, and unregisters at the end.
+
+    Without, it listens by pattern to whatever other bots have registered.
+    """
+    from alpaca_broker.cli import bot_redis
+    from alpaca_broker.cli.listening import Listening
+    from alpaca_broker.core.channels import ORDER, PRICE, Channels
+
+    settings = bot_redis.settings_for_bots(env_file)
+    channels = Channels(settings.channel_prefix)
+    names, accounts = bot_redis.symbols_of(symbols or []), list(dict.fromkeys(orders or []))
+    everything = not names and not accounts
+    patterns = [f"{channels.prefix}{PRICE}*"] if everything or "*" in names else []
+    patterns += [f"{channels.prefix}{ORDER}*"] if everything else []
+    exact = [channels.price(name) for name in names if name != "*"] + [
+        channels.order(account) for account in accounts
+    ]
+    bot_id = _bot_id()
+    wishes = _wishes(bot_id, names, accounts)
+    screen = Screen(with_status=status)
+    listening = Listening(
+        settings.redis(),
+        channels=[channels.status, *exact],
+        patterns=patterns,
+        registration_channel=channels.registration,
+        registrations=[payload for payload, _ in wishes] if register else [],
+        farewells=[payload for _, payload in wishes] if register else [],
+        hear=screen.hear,
+        say=screen.say,
+    )
+    screen.say(_headline(names, accounts, bot_id if register and wishes else None, channels))
+    try:
+        with stop_on_signals() as stop:
+            listening.run(stop, screen.tick)
+    except BrokenPipeError:
+        # Whoever read our lines has gone (`| head`): what is still buffered has no reader.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Screen:
+    """Prints messages as lines, and says when the broker falls silent."""
+
+    def __init__(self, *, with_status: bool) -> None:
+        self._with_status = with_status
+        self._last_beat = time.monotonic()
+        self._silent = False
+        self._shown = ""
+
+    def hear(self, payload: bytes) -> None:
+        """Print one message. Never raises for what somebody published."""
+        now = time.time()
+        try:
+            message: Any = json.loads(payload)
+        except (ValueError, RecursionError):
+            message = None
+        kind = message.get("type") if isinstance(message, dict) else None
+        if kind == "price_update":
+            self._print(message_lines.price_line(message, now))
+        elif kind == "order_update":
+            self._print(message_lines.order_line(message, now))
+        elif kind == "gap":
+            self.say(message_lines.gap_line(message))
+        elif kind == "status":
+            self._beat(message)
+        else:
+            text = message_lines.clean(payload.decode("utf-8", "replace"))
+            self.say(f"not a message of the contract: {text}")
+
+    def tick(self, connected: bool) -> None:
+        """Look at the heartbeat; called many times a second."""
+        now = time.monotonic()
+        if not connected:
+            self._last_beat = now  # that Redis is gone was said
+        elif not self._silent and now - self._last_beat >= NO_HEARTBEAT_S:
+            self._silent = True
+            self.say("no heartbeat: prices may be stale (is the broker running?)")
+
+    def say(self, text: str) -> None:
+        """A line about the watching itself."""
+        self._print(f"{message_lines.clock(time.time())} -- {text}", dim=True)
+
+    def _beat(self, message: dict[str, Any]) -> None:
+        self._last_beat = time.monotonic()
+        if self._silent:
+            self._silent = False
+            self.say("the heartbeat is back")
+        line = message_lines.status_line(message)
+        if self._with_status and line != self._shown:
+            self._shown = line
+            self.say(line)
+
+    def _print(self, line: str, *, dim: bool = False) -> None:
+        typer.echo(typer.style(line, dim=True) if dim and sys.stdout.isatty() else line)
+
+
+def _bot_id() -> str:
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:40]
+    return f"watch-{host}-{os.getpid()}"
+
+
+def _wishes(bot_id: str, names: list[str], accounts: list[str]) -> list[tuple[bytes, bytes]]:
+    """What to say to register, and what to say at the end; a bot follows one account at most."""
+    from alpaca_broker.cli.bot_redis import registration
+
+    bots = [(bot_id, names, accounts[0] if accounts else None)] if names or accounts else []
+    bots += [(f"{bot_id}.{n}", [], account) for n, account in enumerate(accounts[1:], 2)]
+    return [
+        (
+            registration("register", symbols, account_id=account, bot_id=bot, ttl=LEASE_S),
+            registration("unregister", [], bot_id=bot),
+        )
+        for bot, symbols, account in bots
+    ]
+
+
+def _headline(names: list[str], accounts: list[str], bot_id: str | None, channels: Channels) -> str:
+    if not names and not accounts:
+        return (
+            f"watching every price and order by pattern ({channels.price('*')}); this registers "
+            f"nothing, so only what other bots want is seen"
+        )
+    what = ", ".join([*names, *(f"orders of {account}" for account in accounts)])
+    return f"watching {what}, " + (f"registered as {bot_id}" if bot_id else "registering nothing")

@@ -1,0 +1,109 @@
+"""Control: the epoch never falls, leases run out, and it ends whenever it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from typing import Any
+
+import pytest
+import redis.asyncio
+import uvloop
+
+from alpaca_broker.bus.heartbeat import TAKE_EPOCH
+from alpaca_broker.bus.registrar import Registrar
+from alpaca_broker.control import Control
+from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.messages import Status
+from alpaca_broker.core.registry import Registry
+from alpaca_broker.embedded import EmbeddedRedis
+from alpaca_broker.settings import RedisTarget
+from alpaca_broker.telemetry import RecordQueue, Redactor
+
+
+def control(server: EmbeddedRedis, prefix: str) -> Control:
+    """Control parts without producers."""
+    return Control(
+        target=RedisTarget("127.0.0.1", server.port, 0),
+        channels=Channels(prefix),
+        leader="test",
+        records=RecordQueue(Redactor()),
+        compose=lambda: Status(
+            epoch=1,
+            leader="test",
+            timestamp=time.time(),
+            state="live",
+            feeds={},
+            accounts={},
+            bots=0,
+        ),
+        on_registry=lambda registry: None,
+        on_epoch=lambda epoch: None,
+    )
+
+
+def test_it_ends_whenever_it_is_cancelled(valkey: EmbeddedRedis, prefix: str) -> None:
+    """At any moment of a beat: redis-py's own send deadline once swallowed a cancellation here."""
+
+    async def once(number: int) -> None:
+        parts = control(valkey, f"{prefix}{number}:")
+        running = asyncio.create_task(parts.run())
+        for _ in range(random.Random(number).randrange(12)):
+            parts.heartbeat.beat_now()
+            await asyncio.sleep(random.random() * 0.002)
+        running.cancel()
+        _, pending = await asyncio.wait([running], timeout=5)
+        assert not pending, f"still running after its cancellation (seed {number})"
+
+    async def all_of_them() -> None:
+        for first in range(0, 100, 20):
+            await asyncio.gather(*(once(first + n) for n in range(20)))
+
+    uvloop.run(all_of_them())
+
+
+async def test_the_epoch_rises_even_where_redis_is_ahead(
+    valkey: EmbeddedRedis, prefix: str
+) -> None:
+    """max(stored + 1, Redis' clock in ms), and it is stored."""
+    client = redis.asyncio.Redis(port=valkey.port)
+    take = client.register_script(TAKE_EPOCH)
+    key = f"{prefix}broker:epoch"
+    first = int(await take(keys=[key]))
+    seconds, microseconds = await client.time()  # type: ignore[misc]
+    assert abs(seconds * 1_000 + microseconds // 1_000 - first) < 2_000
+    await client.set(key, first + 10**9)
+    assert int(await take(keys=[key])) == first + 10**9 + 1
+    assert int(await take(keys=[key])) == first + 10**9 + 2
+    await client.aclose()
+
+
+def say(registrar: Registrar, now: float, **message: Any) -> None:
+    """A registration arrives."""
+    registrar.hear(json.dumps(message).encode(), now)
+
+
+def test_wishes_are_handed_on_when_they_change() -> None:
+    """The callback gets the registry after every message that could be followed."""
+    seen: list[tuple[str, ...]] = []
+    registrar = Registrar(
+        redis.asyncio.Redis(), "c", lambda registry: seen.append(registry.symbols())
+    )
+    say(registrar, 0.0, action="register", symbols=["A"], bot_id="x", ttl=10)
+    say(registrar, 0.0, action="register", symbols=["bad one"], bot_id="x")
+    registrar.hear(b"rubbish", 0.0)
+    registrar._expire(11.0)
+    assert seen == [("A",), ()]
+    assert isinstance(registrar.registry, Registry)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x00", b"[" * 10_000, b"9" * 2_000_000])
+def test_rubbish_is_survived(payload: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """One line, no exception, no change."""
+    registrar = Registrar(redis.asyncio.Redis(), "c", lambda registry: None)
+    registrar.hear(payload, 0.0)
+    assert len(registrar.registry) == 0
+    assert "a registration was not understood" in caplog.text
+    assert max(len(record.getMessage()) for record in caplog.records) < 500

@@ -1,0 +1,125 @@
+"""`watch`: registers, shows, warns, survives Redis, and unregisters."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from support import eventually, free_port
+
+from alpaca_broker.embedded import EmbeddedRedis
+from alpaca_broker.errors import BusError
+
+PRICE = {"type": "price_update", "symbol": "AAPL", "price": 150.25, "timestamp": 1628107200}
+ORDER = {
+    "type": "order_update",
+    "order_id": "o-1",
+    "status": "filled",
+    "filled_qty": 10,
+    "filled_avg_price": 150.25,
+    "side": "buy",
+    "timestamp": 1628107300,
+}
+
+
+@pytest.fixture
+def registrations(bot: redis.Redis) -> Iterator[Any]:
+    """What bots say to the broker; the next message at each call."""
+    with bot.pubsub(ignore_subscribe_messages=True) as pubsub:
+        pubsub.subscribe("broker:registration")
+        pubsub.get_message(timeout=5)
+
+        def following() -> dict[str, Any]:
+            message = pubsub.get_message(timeout=15)
+            assert message is not None
+            return dict(json.loads(message["data"]))
+
+        yield following
+
+
+def test_it_registers_shows_prices_and_unregisters(
+    start: Any, server: EmbeddedRedis, bot: redis.Redis, registrations: Any
+) -> None:
+    """The life of a watching bot, ended by Ctrl-C with 0."""
+    command = start("watch", "aapl", REDIS_PORT=str(server.port))
+    wish = registrations()
+    assert wish["action"] == "register"
+    assert wish["symbols"] == ["AAPL"]
+    assert wish["bot_id"].startswith("watch-")
+    assert wish["ttl"] == 30
+    assert bot.publish("price:AAPL", json.dumps(PRICE | {"size": 7, "received_at": time.time()}))
+    command.says("150.25")
+    line = next(line for line in command.out.splitlines() if "150.25" in line)
+    assert "AAPL" in line
+    assert "x 7" in line
+    assert " ms" in line
+    assert command.end(signal.SIGINT) == 0
+    farewell = registrations()
+    assert farewell == {"action": "unregister", "symbols": [], "bot_id": wish["bot_id"]}
+    assert command.err == ""
+
+
+def test_without_symbols_it_listens_by_pattern_and_registers_nothing(
+    start: Any, server: EmbeddedRedis, bot: redis.Redis
+) -> None:
+    """Everything is shown, the minimal contract's messages too, and rubbish does no harm."""
+    command = start("watch", "--status", REDIS_PORT=str(server.port))
+    command.says("registers nothing")
+    eventually(lambda: bot.pubsub_numpat() >= 2)
+    bot.publish("price:AAPL", json.dumps(PRICE))
+    bot.publish("price:AAPL", b"\xff\x1b[31mrubbish")
+    bot.publish("order:acc", json.dumps(ORDER))
+    bot.publish("broker:status", json.dumps({"type": "status", "state": "degraded", "bots": 3}))
+    command.says("broker degraded, bots 3")
+    assert "10/? filled at 150.25 (o-1" in command.out
+    assert "not a message of the contract" in command.out
+    assert "\x1b" not in command.out
+    command.says("no heartbeat: prices may be stale")
+    bot.publish("broker:status", json.dumps({"type": "status", "state": "live"}))
+    command.says("the heartbeat is back")
+    assert command.end() == 0
+
+
+def test_an_account_s_orders_are_followed(
+    start: Any, server: EmbeddedRedis, bot: redis.Redis, registrations: Any
+) -> None:
+    """--orders registers the account and shows its events."""
+    command = start("watch", "--orders", "acc-1", REDIS_PORT=str(server.port))
+    wish = registrations()
+    assert wish["account_id"] == "acc-1"
+    assert bot.publish("order:acc-1", json.dumps(ORDER | {"symbol": "MSFT", "qty": 10}))
+    command.says("10/10 filled at 150.25")
+    assert command.end() == 0
+
+
+def test_it_survives_redis(start: Any) -> None:
+    """Redis goes and comes: both are said, and prices are shown again."""
+    server = EmbeddedRedis(port=free_port())
+    server.start()
+    command = start("watch", "AAPL", "--no-register", REDIS_PORT=str(server.port))
+    try:
+        command.says("registering nothing")
+        server.stop()
+        command.says("cannot be reached")
+        server = _again(server)
+        command.says("is back: listening again")
+        with redis.Redis("127.0.0.1", server.port) as bot:
+            assert bot.publish("price:AAPL", json.dumps(PRICE))
+        command.says("150.25")
+        assert command.end() == 0
+    finally:
+        server.stop()
+
+
+def _again(server: EmbeddedRedis) -> EmbeddedRedis:
+    try:
+        server.start()
+    except BusError:  # the port was in use for a moment
+        server.stop()
+        server.start()
+    return server

@@ -1,0 +1,177 @@
+"""Settings: the exact names, the environment first, and one line for what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from alpaca_broker.errors import ConfigError
+from alpaca_broker.settings import Settings, load_settings, read_settings
+
+KEYS = "PAPER_ALPACA_API_KEY_ID=PK1\nPAPER_ALPACA_API_SECRET_KEY=s3cret-s3cret\n"
+
+
+@pytest.fixture
+def env_file(tmp_path: Path) -> Path:
+    """A file with a pair of paper keys."""
+    path = tmp_path / ".env"
+    path.write_text(KEYS)
+    return path
+
+
+def problem(env_file: Path) -> str:
+    """What `load_settings` complains about; always one line."""
+    with pytest.raises(ConfigError) as caught:
+        load_settings(env_file)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "s3cret" not in text
+    return text
+
+
+def test_the_file_is_read_and_the_environment_wins(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both sources, in this order."""
+    env_file.write_text(KEYS + "REDIS_PORT=7000\nREDIS_HOST=there\n")
+    monkeypatch.setenv("REDIS_PORT", "7001")
+    settings = load_settings(env_file)
+    assert (settings.redis_host, settings.redis_port) == ("there", 7001)
+
+
+def test_defaults_are_alpacas_own_places(env_file: Path) -> None:
+    """The URLs and the feed that a user expects."""
+    settings = load_settings(env_file)
+    assert settings.market_stream_url() == "wss://stream.data.alpaca.markets/v2/iex"
+    assert settings.trading_stream_url("paper") == "wss://paper-api.alpaca.markets/stream"
+    assert settings.trading_stream_url("live") == "wss://api.alpaca.markets/stream"
+    assert settings.redis().where == "127.0.0.1:6379"
+    assert (settings.log_level, settings.prices_when_behind) == ("INFO", "wait")
+
+
+@pytest.mark.parametrize(
+    ("feed", "path"),
+    [("sip", "/v2/sip"), ("boats", "/v1beta1/boats"), ("OVERNIGHT", "/v1beta1/overnight")],
+)
+def test_each_feed_has_its_path(env_file: Path, feed: str, path: str) -> None:
+    """In whatever case it is written."""
+    env_file.write_text(KEYS + f"ALPACA_FEED={feed}\nALPACA_DATA_STREAM_URL=http://h:1/\n")
+    assert load_settings(env_file).market_stream_url() == f"ws://h:1{path}"
+
+
+def test_live_keys_serve_the_data_unless_told_otherwise(env_file: Path) -> None:
+    """`live` if configured, else `paper`; ALPACA_DATA_ACCOUNT decides."""
+    assert load_settings(env_file).data_keys().key_id == "PK1"
+    env_file.write_text(KEYS + "ALPACA_API_KEY_ID=AK1\nALPACA_API_SECRET_KEY=x\n")
+    assert load_settings(env_file).data_keys().key_id == "AK1"
+    assert [p.environment for p in load_settings(env_file).key_pairs()] == ["paper", "live"]
+    env_file.write_text(env_file.read_text() + "ALPACA_DATA_ACCOUNT=paper\n")
+    assert load_settings(env_file).data_keys().key_id == "PK1"
+
+
+def test_no_keys_names_what_to_set(tmp_path: Path) -> None:
+    """Both pairs and the file."""
+    text = problem(tmp_path / "missing.env")
+    assert "PAPER_ALPACA_API_KEY_ID and PAPER_ALPACA_API_SECRET_KEY" in text
+    assert "configs/.env" in text
+
+
+def test_half_a_pair_names_the_missing_half(env_file: Path) -> None:
+    """Whichever it is; an empty value is a missing one."""
+    env_file.write_text("PAPER_ALPACA_API_KEY_ID=PK1\nPAPER_ALPACA_API_SECRET_KEY=\n")
+    assert problem(env_file).startswith("PAPER_ALPACA_API_SECRET_KEY is missing")
+    env_file.write_text(KEYS + "ALPACA_API_SECRET_KEY=x\n")
+    assert problem(env_file).startswith("ALPACA_API_KEY_ID is missing")
+
+
+def test_a_data_account_without_keys_is_named(env_file: Path) -> None:
+    """Instead of falling back in silence."""
+    env_file.write_text(KEYS + "ALPACA_DATA_ACCOUNT=live\n")
+    assert "ALPACA_API_KEY_ID and ALPACA_API_SECRET_KEY are not set" in problem(env_file)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REDIS_PORT", "abc"),
+        ("REDIS_PORT", "0"),
+        ("REDIS_DB", "-1"),
+        ("REDIS_TLS", "perhaps"),
+        ("REDIS_URL", "http://h"),
+        ("REDIS_URL", "redis://:s3cret@h:port/0"),
+        ("REDIS_URL", "redis://:s3cret@h/zero"),
+        ("LOG_LEVEL", "LOUD"),
+        ("ALPACA_FEED", "siphon"),
+        ("ALPACA_DATA_STREAM_URL", "stream.data.alpaca.markets"),
+        ("ALPACA_PAPER_URL", "ftp://h"),
+        ("ALPACA_LIVE_URL", "https://key:s3cret@h"),
+        ("CHANNEL_PREFIX", "with space"),
+        ("PRICES_WHEN_BEHIND", "drop"),
+        ("PRICE_BUFFER", "1"),
+    ],
+)
+def test_a_wrong_value_names_the_variable_and_where_it_is(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """In the file, and in the environment."""
+    env_file.write_text(KEYS + f"{name}={value}\n")
+    assert problem(env_file).startswith(f"{name} in {env_file}: ")
+    env_file.write_text(KEYS)
+    monkeypatch.setenv(name, value)
+    assert problem(env_file).startswith(f"{name} in the environment: ")
+
+
+@pytest.mark.parametrize(
+    ("url", "where", "tls", "db", "user", "password"),
+    [
+        ("redis://h", "h:6379", False, 0, None, None),
+        ("rediss://u:p%40@h:7/3", "h:7", True, 3, "u", "p@"),
+        ("redis://:p@h", "h:6379", False, 0, None, "p"),
+        ("unix:///run/redis.sock", "/run/redis.sock", False, 0, None, None),
+    ],
+)
+def test_redis_urls_are_read(
+    env_file: Path,
+    url: str,
+    where: str,
+    tls: bool,
+    db: int,
+    user: str | None,
+    password: str | None,
+) -> None:
+    """REDIS_URL wins over the single variables."""
+    env_file.write_text(KEYS + f"REDIS_URL={url}\nREDIS_HOST=other\nREDIS_PASSWORD=other\n")
+    target = load_settings(env_file).redis()
+    assert (target.where, target.tls, target.db) == (where, tls, db)
+    assert (target.username, target.password) == (user, password)
+
+
+def test_secrets_stay_out_of_every_repr(env_file: Path) -> None:
+    """Settings, key pairs, the Redis target."""
+    env_file.write_text(KEYS + "REDIS_URL=redis://:p4ssword@h\n")
+    settings = load_settings(env_file)
+    shown = f"{settings!r} {settings.key_pairs()!r} {settings.redis()!r} {settings.data_keys()}"
+    assert "s3cret" not in shown
+    assert "p4ssword" not in shown
+    assert {"PK1", "s3cret-s3cret", "p4ssword"} <= set(settings.secrets())
+
+
+def test_a_bot_needs_no_keys(tmp_path: Path) -> None:
+    """Only where Redis is."""
+    assert read_settings(tmp_path / "none").redis().port == 6379
+
+
+def test_an_unreadable_file_is_one_line(tmp_path: Path) -> None:
+    """Not a traceback."""
+    path = tmp_path / ".env"
+    path.write_bytes(b"\xff\xfe\x00REDIS_PORT=1")
+    assert str(path) in problem(path)
+
+
+def test_every_setting_is_frozen(env_file: Path) -> None:
+    """What is shared between threads cannot be changed."""
+    settings = load_settings(env_file)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.redis_port = 1
+    assert isinstance(settings, Settings)
