@@ -84,7 +84,8 @@ def test_lower_case_is_told_the_right_spelling() -> None:
         (b'{"action":"register","symbols":["A"],"ttl":1}', "$.ttl"),
         (b'{"action":"register","symbols":["A"],"channels":["ticks"]}', "$.channels"),
         (b"\xff\xfe", "not a JSON object"),
-        (b"[" * 100_000, "not a JSON object"),
+        (b"[" * 100_000, "Expected `object`"),
+        (b'{"a":' * 100_000, "not a JSON object"),
     ],
 )
 def test_a_bad_message_is_refused_with_what_to_change(payload: bytes, reason: str) -> None:
