@@ -61,7 +61,7 @@ class AccountStream:
         self._unfinished = 0  # read and not yet recorded
         self._last_event: float | None = None
         self.account: Account | None = None
-        self.alias: str | None = None  # the account number, where a bot listens under it
+        self.account_names: frozenset[str] = frozenset()  # under which bots follow orders
         self.events = 0
 
     @property
@@ -85,11 +85,6 @@ class AccountStream:
             last_message=self._last_event,
             error=self._state.error,
         )
-
-    def named(self, account_names: frozenset[str]) -> None:
-        """Bots follow orders under these names: the account's number is one we understand."""
-        number = self.account.account_number if self.account else None
-        self.alias = number if number and number in account_names else None
 
     async def stay_connected(self, http: aiohttp.ClientSession) -> None:
         """Keep the stream alive until cancelled, or until Alpaca refuses for good."""
@@ -132,7 +127,8 @@ class AccountStream:
 
     def _also_on(self) -> str | None:
         """A second channel, for bots that know the account by its number."""
-        return self._order_channel(self.alias) if self.alias else None
+        number = self.account.account_number if self.account else ""
+        return self._order_channel(number) if number in self.account_names else None
 
     async def _converse(self, http: aiohttp.ClientSession) -> None:
         """One link, from the account's name to the link's end."""

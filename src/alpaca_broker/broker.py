@@ -21,7 +21,6 @@ from alpaca_broker.bus.redis_client import connect
 from alpaca_broker.control import Control
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import AccountStatus, FeedStatus, OverallState, Status
-from alpaca_broker.core.registry import Registry
 from alpaca_broker.errors import BrokerError, ConfigError
 from alpaca_broker.loop_thread import LoopThread
 from alpaca_broker.order_producer import OrderProducer
@@ -63,7 +62,7 @@ class AlpacaBroker:
             leader=self._leader,
             records=self._records,
             compose=self.status,
-            on_registry=self._registered,
+            on_wishes=self._wished,
             on_epoch=self._lead,
         )
         self._prices = PriceProducer(
@@ -205,10 +204,10 @@ class AlpacaBroker:
         }
         return ", ".join(names[pair.environment] for pair in self._settings.key_pairs())
 
-    def _registered(self, registry: Registry) -> None:
+    def _wished(self, symbols: tuple[str, ...], account_names: frozenset[str]) -> None:
         """In the control thread: hand the bots' wishes over."""
-        self._price_thread.call(self._prices.want, registry.symbols())
-        self._order_thread.call(self._orders.named, registry.account_names())
+        self._price_thread.call(self._prices.want, symbols)
+        self._order_thread.call(self._orders.named, account_names)
 
     def _lead(self, epoch: int) -> None:
         """In the control thread: from now on both producers speak under this epoch."""

@@ -13,10 +13,9 @@ from redis.asyncio import Redis
 from alpaca_broker.bus.heartbeat import Heartbeat
 from alpaca_broker.bus.logbook import Logbook
 from alpaca_broker.bus.redis_client import RedisError, connect
-from alpaca_broker.bus.registrar import Registrar
+from alpaca_broker.bus.registrar import OnChange, Registrar
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import Status
-from alpaca_broker.core.registry import Registry
 from alpaca_broker.settings import RedisTarget
 from alpaca_broker.telemetry import RecordQueue
 
@@ -34,13 +33,13 @@ class Control:
         leader: str,
         records: RecordQueue,
         compose: Callable[[], Status],
-        on_registry: Callable[[Registry], None],
+        on_wishes: OnChange,
         on_epoch: Callable[[int], None],
     ) -> None:
         self._target = target
         # Nothing is opened before `run`; the loop that first uses a client is the one that owns it.
         self._client: Redis = connect(target, "alpaca-broker:control")
-        self.registrar = Registrar(self._client, channels.registration, on_registry)
+        self.registrar = Registrar(self._client, channels.registration, on_wishes)
         self.heartbeat = Heartbeat(
             self._client,
             channels,

@@ -37,7 +37,6 @@ class OrderProducer:
         self._streams = streams
         self._channels, self._target, self._make_client = channels, target, client
         self._journal_length = journal_length
-        self._account_names: frozenset[str] = frozenset()
         self._epoch = 0
         self._leading = asyncio.Event()
 
@@ -59,7 +58,7 @@ class OrderProducer:
     def named(self, account_names: frozenset[str]) -> None:
         """Bots follow orders under these ids or numbers."""
         for stream in self._streams:
-            stream.named(account_names)
+            stream.account_names = account_names
 
     async def run(self) -> None:
         """Keep all accounts alive until cancelled; then record what was read.

@@ -67,6 +67,10 @@ class Supervisor:
             except* Exception as group:
                 # The one place for what nobody foresaw: say it, and go on with the next link.
                 log.exception("%s: the link failed", self._name, exc_info=group)
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                # Up to Python 3.12 a task group lets an error in its ranks stand for a
+                # cancellation that came at the same time: we were told to end all the same.
+                raise asyncio.CancelledError
             if self._state.live_since is not None:
                 lasted = monotonic() - self._state.live_since
             text = explain(ended)

@@ -17,7 +17,6 @@ from alpaca_broker.bus.registrar import Registrar
 from alpaca_broker.control import Control
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import Status
-from alpaca_broker.core.registry import Registry
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.settings import RedisTarget
 from alpaca_broker.telemetry import RecordQueue, Redactor
@@ -39,7 +38,7 @@ def control(server: EmbeddedRedis, prefix: str) -> Control:
             accounts={},
             bots=0,
         ),
-        on_registry=lambda registry: None,
+        on_wishes=lambda symbols, accounts: None,
         on_epoch=lambda epoch: None,
     )
 
@@ -89,20 +88,20 @@ def test_wishes_are_handed_on_when_they_change() -> None:
     """The callback gets the registry after every message that could be followed."""
     seen: list[tuple[str, ...]] = []
     registrar = Registrar(
-        redis.asyncio.Redis(), "c", lambda registry: seen.append(registry.symbols())
+        redis.asyncio.Redis(), "c", lambda symbols, accounts: seen.append(symbols)
     )
     say(registrar, 0.0, action="register", symbols=["A"], bot_id="x", ttl=10)
     say(registrar, 0.0, action="register", symbols=["bad one"], bot_id="x")
     registrar.hear(b"rubbish", 0.0)
     registrar._expire(11.0)
     assert seen == [("A",), ()]
-    assert isinstance(registrar.registry, Registry)
+    assert len(registrar.registry) == 0
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x00", b"[" * 10_000, b"9" * 2_000_000])
 def test_rubbish_is_survived(payload: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """One line, no exception, no change."""
-    registrar = Registrar(redis.asyncio.Redis(), "c", lambda registry: None)
+    registrar = Registrar(redis.asyncio.Redis(), "c", lambda symbols, accounts: None)
     registrar.hear(payload, 0.0)
     assert len(registrar.registry) == 0
     assert "a registration was not understood" in caplog.text

@@ -119,6 +119,8 @@ def test_a_fill_is_the_same_from_whichever_source() -> None:
     one = update(payload(order__filled_qty="10"))
     other = update(payload("partial_fill", order__filled_qty="10.000", event_id="other"))
     assert dedupe_key(one, "01F") == dedupe_key(other, "other")
+    blank = update(payload(order__filled_qty=None))
+    assert dedupe_key(blank, "1") != dedupe_key(blank, "2")
     more = update(payload("partial_fill", order__filled_qty="11"))
     assert dedupe_key(one, None) != dedupe_key(more, None)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpaca_broker.core.registration import parse
+from alpaca_broker.core.registration import BadRegistration, parse
 from alpaca_broker.core.registry import Registry
 
 
@@ -88,6 +89,21 @@ def test_other_kinds_of_data_are_not_taken_for_trades() -> None:
     """A wish for quotes alone subscribes no trades."""
     registry = said(Registry(), action="register", symbols=["A"], bot_id="a", channels=["quotes"])
     assert registry.symbols() == ()
+
+
+def test_its_bounds_hold_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bot too many, and one symbol too many, are refused; what stood stands."""
+    monkeypatch.setattr("alpaca_broker.core.registry.MOST_BOTS", 2)
+    monkeypatch.setattr("alpaca_broker.core.registry.MOST_SYMBOLS", 2)
+    registry = Registry()
+    for bot in "ab":
+        said(registry, action="register", symbols=["A", "B"], bot_id=bot)
+    with pytest.raises(BadRegistration, match="no room for another"):
+        said(registry, action="register", symbols=["C"], bot_id="c")
+    with pytest.raises(BadRegistration, match="more than 2 symbols"):
+        said(registry, action="register", symbols=["C"], bot_id="a")
+    said(registry, action="register", symbols=["B"], bot_id="a")
+    assert (registry.symbols(), len(registry)) == (("A", "B"), 2)
 
 
 @given(

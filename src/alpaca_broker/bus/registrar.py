@@ -27,13 +27,18 @@ LISTEN_FOR_S = 5.0  # without a message: a ping, which must be answered in the s
 LEASES_EVERY_S = 1.0
 
 
+# The wanted symbols, whoever came first coming first; the account names that bots gave.
+OnChange = Callable[[tuple[str, ...], frozenset[str]], None]
+
+
 class Registrar:
     """Keeps the registry in step with what bots say."""
 
-    def __init__(self, client: Redis, channel: str, on_change: Callable[[Registry], None]) -> None:
+    def __init__(self, client: Redis, channel: str, on_change: OnChange) -> None:
         self._client, self._channel = client, channel
         self._on_change = on_change
         self._complaints = Seldom(1.0)
+        self._symbols: tuple[str, ...] = ()
         self.registry = Registry()
         self.listening = False
 
@@ -77,6 +82,7 @@ class Registrar:
         """Take one registration message. Never raises for what a bot sent."""
         try:
             registration = parse(payload)
+            self._apply(registration, now)
         except BadRegistration as error:
             self._complain("a registration was not understood: %s", str(error))
             return
@@ -89,17 +95,14 @@ class Registrar:
                 rejected.reason,
                 f" (and {more} more of the same message)" if more else "",
             )
-        self._apply(registration, now)
-
-    def _apply(self, registration: Registration, now: float) -> None:
         if unserved := [c for c in registration.channels if c not in SERVED_KINDS]:
             self._complain("%s: not served here: %s", registration.bot or "a bot", unserved)
+
+    def _apply(self, registration: Registration, now: float) -> None:
         if not registration.symbols and registration.rejected:
             return
-        before = self.registry.symbols()
         self.registry.apply(registration, now)
-        self._on_change(self.registry)
-        if self.registry.symbols() != before:
+        if self._hand_on():
             log.info(
                 "%s %s %s",
                 registration.bot or "a bot",
@@ -111,7 +114,13 @@ class Registrar:
     def _expire(self, now: float) -> None:
         if gone := self.registry.expire(now):
             log.info("%s did not renew in time and is forgotten", _some(tuple(gone)))
-            self._on_change(self.registry)
+            self._hand_on()
+
+    def _hand_on(self) -> bool:
+        """Tell what is wanted now; whether that is other symbols than before."""
+        before, self._symbols = self._symbols, self.registry.symbols()
+        self._on_change(self._symbols, self.registry.account_names())
+        return self._symbols != before
 
     def _complain(self, text: str, *args: object) -> None:
         if self._complaints.may_say():

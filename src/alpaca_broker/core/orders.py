@@ -82,7 +82,7 @@ def event_time(data: dict[str, Any], order: dict[str, Any]) -> float | None:
 
 def dedupe_key(update: OrderUpdate, event_id: object) -> str:
     """What makes an event the same event, from whichever source it comes (contract, section 4)."""
-    if update.event in FILLS:
+    if update.event in FILLS and update.filled_qty:
         return f"fill|{update.order_id}|{update.filled_qty.normalize():f}"
     if isinstance(event_id, str) and event_id:
         return f"id|{event_id}"

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-from alpaca_broker.core.registration import Registration
+from alpaca_broker.core.registration import BadRegistration, Registration
 
 POOL = ""
+MOST_BOTS = 10_000
+MOST_SYMBOLS = 20_000  # of one bot
 
 
 class Wish(Struct):
@@ -32,7 +34,11 @@ class Registry:
         return len(self._wishes)
 
     def apply(self, registration: Registration, now: float) -> None:
-        """Add to, or take from, what a bot wants. Idempotent."""
+        """Add to, or take from, what a bot wants. Idempotent.
+
+        Raises:
+            BadRegistration: a bound is reached; nothing was changed.
+        """
         if registration.action == "register":
             self._register(registration, now)
         else:
@@ -59,7 +65,12 @@ class Registry:
         return frozenset(w.account_id for w in self._wishes.values() if w.account_id is not None)
 
     def _register(self, registration: Registration, now: float) -> None:
-        wish = self._wishes.setdefault(registration.bot, Wish())
+        wish = self._wishes.get(registration.bot) or Wish()
+        if registration.bot not in self._wishes and len(self) >= MOST_BOTS:
+            raise BadRegistration(f"{MOST_BOTS} bots are registered: no room for another")
+        if len(wish.symbols.keys() | set(registration.symbols)) > MOST_SYMBOLS:
+            raise BadRegistration(f'more than {MOST_SYMBOLS} symbols: register fewer, or "*"')
+        self._wishes[registration.bot] = wish
         if "trades" in registration.channels:
             for symbol in registration.symbols:
                 self._turn += 1

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 SAMPLE_BYTES = 300
+MOST_DIGITS = 60
+
+# What is read can always be written again: no time without a zone, no integer over 64 bits.
+Instant = Annotated[datetime, Meta(tz=True)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Trade(Struct, tag_field="T", tag="t", gc=False):
@@ -22,11 +27,11 @@ class Trade(Struct, tag_field="T", tag="t", gc=False):
 
     S: str
     p: float
-    t: datetime
-    s: int | float | None = None
+    t: Instant
+    s: Int64 | float | None = None
     x: str | None = None
     c: list[str] | None = None
-    i: int | None = None
+    i: Int64 | None = None
 
 
 class Success(Struct, tag_field="T", tag="success", frozen=True):
@@ -158,6 +163,9 @@ def number(value: object) -> Decimal | None:
         return None
     try:
         found = Decimal(str(value))
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):  # ValueError: an integer of thousands of digits
         return None
-    return found if found.is_finite() else None
+    # 1e999999 is finite, too, and would fill a megabyte.
+    if not found.is_finite() or abs(found.adjusted()) > MOST_DIGITS:
+        return None
+    return found if len(found.as_tuple().digits) <= MOST_DIGITS else None
