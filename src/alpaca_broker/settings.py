@@ -73,6 +73,16 @@ class RedisTarget(Struct, frozen=True):
         """The address, for messages; without user and password."""
         return self.unix_path or f"{self.host}:{self.port}"
 
+    def options(self, client_name: str) -> dict[str, Any]:
+        """The same as keyword arguments of a redis-py client, which CLIENT LIST then names."""
+        options: dict[str, Any] = {"host": self.host, "port": self.port}
+        if self.unix_path is not None:
+            options = {"unix_socket_path": self.unix_path}
+        elif self.tls:
+            options |= {"ssl": True, "ssl_ca_certs": self.tls_ca}
+        login = {"username": self.username, "password": self.password}
+        return options | login | {"db": self.db, "client_name": client_name}
+
 
 class Settings(BaseSettings):
     """All settings; each field is the variable of the same name in upper case."""

@@ -28,18 +28,8 @@ CONNECT_WITHIN_S = 3.0
 
 def connect(target: RedisTarget, name: str) -> redis.Redis:
     """A client for `target`; `name` shows in Redis' CLIENT LIST. Nothing is opened yet."""
-    if target.unix_path is not None:
-        place: dict[str, object] = {"unix_socket_path": target.unix_path}
-    else:
-        place = {"host": target.host, "port": target.port}
-    if target.tls:
-        place |= {"ssl": True, "ssl_ca_certs": target.tls_ca}
     return redis.Redis(
-        **place,  # type: ignore[arg-type]
-        db=target.db,
-        username=target.username,
-        password=target.password,
-        client_name=name,
+        **target.options(name),
         # Deadlines are the callers', by `deadline()`: redis-py's own would send by way of
         # asyncio.wait_for, which on Python 3.11 can swallow a cancellation (seen: a thread that
         # did not end).

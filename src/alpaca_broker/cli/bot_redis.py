@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -47,17 +46,8 @@ def existing(env_file: Path | None) -> Path:
 
 def client(target: RedisTarget, name: str) -> redis.Redis:
     """A client for `target` that fails at once instead of trying again. Nothing is opened yet."""
-    place: dict[str, Any] = {"host": target.host, "port": target.port}
-    if target.unix_path is not None:
-        place = {"unix_socket_path": target.unix_path}
-    elif target.tls:
-        place |= {"ssl": True, "ssl_ca_certs": target.tls_ca}
     return redis.Redis(
-        **place,
-        db=target.db,
-        username=target.username,
-        password=target.password,
-        client_name=name,
+        **target.options(name),
         socket_timeout=ANSWER_WITHIN_S,
         socket_connect_timeout=CONNECT_WITHIN_S,
         socket_keepalive=True,

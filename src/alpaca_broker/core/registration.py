@@ -15,19 +15,6 @@ from msgspec import Meta, Struct
 
 from alpaca_broker.errors import UsageError
 
-CHANNEL_KINDS = (
-    "trades",
-    "quotes",
-    "bars",
-    "updatedBars",
-    "dailyBars",
-    "statuses",
-    "lulds",
-    "corrections",
-    "backfill",
-    "news",
-    "orderbooks",
-)
 SERVED_KINDS = ("trades",)
 
 # Alpaca's spelling: AAPL, BRK.B, BTC/USD, AAPL251219C00150000. Also what is safe in a channel name.
