@@ -1,0 +1,1 @@
+"""The broker as `python -m main.alpaca_broker.main`."""

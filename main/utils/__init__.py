@@ -1,0 +1,1 @@
+"""What bots import from `main.utils`."""
