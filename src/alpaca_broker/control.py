@@ -19,7 +19,7 @@ from alpaca_broker.core.messages import Status
 from alpaca_broker.settings import RedisTarget
 from alpaca_broker.telemetry import RecordQueue
 
-FLUSH_WITHIN_S = 0.5
+GOODBYE_WITHIN_S = 1.0
 
 
 class Control:
@@ -65,10 +65,11 @@ class Control:
             await self._say_goodbye()
 
     async def _say_goodbye(self) -> None:
-        await self.heartbeat.last_words()
         try:
-            async with asyncio.timeout(FLUSH_WITHIN_S):
+            async with asyncio.timeout(GOODBYE_WITHIN_S):
+                await self.heartbeat.last_words()
                 await self.logbook.flush()
         except (RedisError, OSError):
-            pass  # the lines were on the terminal, too
-        await self._client.aclose()
+            pass  # without Redis there is nobody to tell; the log lines were on the terminal, too
+        finally:
+            await self._client.aclose()

@@ -97,15 +97,15 @@ class Heartbeat:
             await asyncio.sleep(patience.after(monotonic() - began))
 
     async def last_words(self) -> None:
-        """Say that the broker is down and make room for the next one."""
+        """Say that the broker is down and make room for the next one; the caller has a deadline.
+
+        Raises:
+            redis.RedisError: nobody heard it; the key expires by itself.
+        """
         if not self.redis_is_up:
             return
-        try:
-            async with asyncio.timeout(1.0):
-                await self._client.publish(self._channels.status, encode(self._compose()))
-                await self._client.delete(self._channels.status)
-        except (RedisError, OSError) as error:
-            log.debug("no last words: %s", error)
+        await self._client.publish(self._channels.status, encode(self._compose()))
+        await self._client.delete(self._channels.status)
 
     async def _lead(self) -> None:
         while holder := await self._other_leader():
