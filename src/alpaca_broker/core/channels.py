@@ -19,6 +19,9 @@ class Channels:
         self.logs = f"{prefix}broker:logs"
         self.status = f"{prefix}broker:status"
         self.epoch = f"{prefix}broker:epoch"
+        self.registry = f"{prefix}broker:registry"
+        self.gaps = f"{prefix}broker:gaps"
+        self.last = f"{prefix}price:last"
 
     def price(self, symbol: str) -> str:
         """The channel of a symbol's trades."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType, field, json
+from msgspec import UNSET, Raw, Struct, UnsetType, field, json
 
 CONTRACT = 1
 
@@ -33,6 +33,7 @@ class PriceUpdate(Struct, tag_field="type", tag="price_update", gc=False):
     seq: int
     epoch: int
     skipped: int | UnsetType = UNSET
+    source: Literal["snapshot"] | UnsetType = UNSET  # in `price:last`: read from REST
 
 
 class OrderUpdate(Struct, tag_field="type", tag="order_update", kw_only=True):
@@ -102,6 +103,56 @@ class Status(Struct, tag_field="type", tag="status", kw_only=True):
     accounts: dict[str, AccountStatus]
     bots: int
     conflating: bool = False
+
+
+class Rejected(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something of a registration that is not followed: a symbol, or the account."""
+
+    symbol: str | None = None
+    account_id: str | None = None
+    code: str | int
+    reason: str
+
+
+class RegistrationAnswer(Struct, tag_field="type", tag="registration", kw_only=True):
+    """The answer on `reply_to`, once Alpaca has confirmed or refused.
+
+    With `pending` it comes at once, because Alpaca is not connected, and a second one follows.
+    """
+
+    request_id: str | None
+    status: Literal["ok", "partial", "error"]
+    pending: bool = False
+    accepted: list[str]
+    rejected: list[Rejected]
+    account_id: str | None
+    last: dict[str, Raw] = field(default_factory=dict)
+    epoch: int
+    contract: int = CONTRACT
+
+
+class Gap(
+    Struct, tag_field="type", tag="gap", kw_only=True, rename={"began": "from", "ended": "to"}
+):
+    """What was missed, on `broker:status` and in the stream `broker:gaps` (field `data`)."""
+
+    feed: str | UnsetType = UNSET
+    account_id: str | UnsetType = UNSET
+    began: float
+    ended: float
+    symbols: list[str]
+    reason: str
+    recovered: bool
+    epoch: int
+
+
+class LogRecord(Struct, tag_field="type", tag="log", kw_only=True):
+    """One line of the log, on `broker:logs`; an event's fields come along."""
+
+    level: str
+    logger: str
+    message: str
+    timestamp: float
 
 
 _encode = json.Encoder(decimal_format="number").encode
