@@ -42,6 +42,7 @@ def settings(valkey_port: int, url: str, **changes: Any) -> Settings:
         "alpaca_paper_url": url,
         "alpaca_live_url": url,
         "redis_port": valkey_port,
+        "symbol_linger": 0.0,
     }
     return Settings(_env_file=None, **(values | changes))
 

@@ -21,8 +21,9 @@ from alpaca_broker.alpaca.rest import Account, TradingRest
 from alpaca_broker.bus.journal import Journal
 from alpaca_broker.bus.redis_client import RedisError, advice
 from alpaca_broker.core.backoff import Patience
-from alpaca_broker.core.messages import AccountStatus, OrderUpdate
+from alpaca_broker.core.messages import AccountStatus, Gap, OrderUpdate
 from alpaca_broker.core.orders import dedupe_key, order_update
+from alpaca_broker.core.outage import RESTARTED, Outage
 from alpaca_broker.core.wire import json_object, listen_message, trading_auth_message
 from alpaca_broker.errors import RemoteProtocolError, UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.settings import KeyPair, RedisTarget
@@ -50,9 +51,14 @@ class AccountStream:
         rest_url: str,
         order_channel: Callable[[str], str],
         changed: Callable[[], None],
+        on_gap: Callable[[Gap], None],
     ) -> None:
         self._keys, self._url, self._rest_url = keys, url, rest_url
         self._order_channel = order_channel
+        self._on_gap = on_gap
+        self._outage = Outage()
+        self._epoch = 0
+        self._received: dict[str, float] = {}
         self._state = LinkState(changed)
         self._supervisor = Supervisor(f"{keys.environment} account", self._state)
         self._queue: asyncio.Queue[tuple[OrderUpdate, str]] = asyncio.Queue(QUEUED_EVENTS)
@@ -85,6 +91,10 @@ class AccountStream:
             last_message=self._last_event,
             error=self._state.error,
         )
+
+    def begin(self, epoch: int, received: dict[str, float]) -> None:
+        """We lead under this epoch; `received` says until when accounts were heard before."""
+        self._epoch, self._received = epoch, received
 
     async def stay_connected(self, http: aiohttp.ClientSession) -> None:
         """Keep the stream alive until cancelled, or until Alpaca refuses for good."""
@@ -136,19 +146,31 @@ class AccountStream:
             rest = TradingRest(http, self._rest_url, self._keys)
             self.account = await rest.account()
             self._known.set()
+            if (at := self._received.get(self.account.id)) is not None:
+                self._outage.begins(at, (), RESTARTED)
         async with open_link(http, self._url) as link:
             await self._greet(link)
             self._state.set("live")
             log.info(
-                "%s account %s is live",
+                "%s account %s is live (id %s)",
                 self._keys.environment,
-                self.account.account_number or self.account.id,
+                self.account.account_number or "without a number",
+                self.account.id,
                 extra=fields(account_id=self.account.id, environment=self._keys.environment),
             )
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._watch(link), name="watch")
-                while True:
-                    await self._take(await link.receive())
+            self._say_what_was_missed(self.account)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._watch(link), name="watch")
+                    while True:
+                        await self._take(await link.receive())
+            finally:
+                self._outage.begins(round(time(), 6), (), "the order stream ended")
+
+    def _say_what_was_missed(self, account: Account) -> None:
+        if gap := self._outage.ends(round(time(), 6), (), self._epoch):
+            gap.account_id = account.id
+            self._on_gap(gap)
 
     async def _greet(self, link: Link) -> None:
         """Authenticate, then listen (Alpaca's page "Websocket Streaming": there is no welcome)."""

@@ -16,11 +16,14 @@ from time import monotonic, time
 
 from alpaca_broker import telemetry
 from alpaca_broker.account_stream import AccountStream
+from alpaca_broker.alpaca.rest import TradingRest
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.bus.redis_client import connect
-from alpaca_broker.control import Control
+from alpaca_broker.bus.registrar import Registrar, Rules
+from alpaca_broker.control import Control, MakeRest
 from alpaca_broker.core.channels import Channels
-from alpaca_broker.core.messages import AccountStatus, FeedStatus, OverallState, Status
+from alpaca_broker.core.messages import AccountStatus, FeedStatus, Gap, OverallState, Status
+from alpaca_broker.core.registration import Limits
 from alpaca_broker.errors import BrokerError, ConfigError
 from alpaca_broker.loop_thread import LoopThread
 from alpaca_broker.order_producer import OrderProducer
@@ -56,22 +59,27 @@ class AlpacaBroker:
         # Reentrant, so that a signal handler may put into it while the main thread waits.
         self._ends: SimpleQueue[BaseException | None] = SimpleQueue()
         self._stopping = False
+        registrar = Registrar(self._wished, rules=_rules(settings), account=self._account_id)
         self._control = Control(
             target=target,
             channels=channels,
             leader=self._leader,
             records=self._records,
+            registrar=registrar,
             compose=self.status,
-            on_wishes=self._wished,
-            on_epoch=self._lead,
+            on_lead=self._lead,
+            rest=_trading_rest(settings) if settings.check_symbols else None,
         )
         self._prices = PriceProducer(
             feed=settings.alpaca_feed,
             url=settings.market_stream_url(),
+            data_url=settings.alpaca_data_url,
             keys=settings.data_keys(),
             channels=channels,
             publisher=lambda: Publisher(target, bound=settings.price_buffer),
             changed=self._changed,
+            on_view=lambda view: self._control_thread.call(self._control.view, view),
+            on_gap=self._gap,
         )
         self._orders = OrderProducer(
             tuple(
@@ -81,6 +89,7 @@ class AlpacaBroker:
                     rest_url=settings.trading_url(pair.environment),
                     order_channel=channels.order,
                     changed=self._changed,
+                    on_gap=self._gap,
                 )
                 for pair in settings.key_pairs()
             ),
@@ -209,10 +218,43 @@ class AlpacaBroker:
         self._price_thread.call(self._prices.want, symbols)
         self._order_thread.call(self._orders.named, account_names)
 
-    def _lead(self, epoch: int) -> None:
+    def _lead(self, epoch: int, received: dict[str, float]) -> None:
         """In the control thread: from now on both producers speak under this epoch."""
+        if (at := received.get(self._settings.alpaca_feed)) is not None:
+            self._price_thread.call(self._prices.missed_since, at)
         self._price_thread.call(self._prices.lead, epoch)
-        self._order_thread.call(self._orders.lead, epoch)
+        self._order_thread.call(self._orders.lead, epoch, received)
+
+    def _gap(self, gap: Gap) -> None:
+        """In a producer's thread: something was missed."""
+        self._control_thread.call(self._control.announce, gap)
+
+    def _account_id(self, name: str) -> str | None:
+        """The id of the account of that id or number, or None where it is none of ours."""
+        accounts = self._orders.status
+        for account_id, account in accounts.items():
+            if name in (account_id, account.account_number):
+                return account_id
+        # While Alpaca has not told us who an account is, it may be this one.
+        return name if any(a.account_number is None for a in accounts.values()) else None
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(
+        limits=Limits(settings.max_message_bytes, settings.max_symbols_per_message),
+        symbols_per_bot=settings.max_symbols_per_bot,
+        messages_per_second=settings.max_messages_per_second,
+        linger_s=settings.symbol_linger,
+        idle_s=settings.forget_unheard_after,
+        discover=settings.listening_is_enough,
+        verify=settings.check_symbols and settings.alpaca_feed != "test",
+    )
+
+
+def _trading_rest(settings: Settings) -> MakeRest:
+    keys = settings.key_pairs()[0]
+    url = settings.trading_url(keys.environment)
+    return lambda http: TradingRest(http, url, keys)
 
 
 def _as_broker_error(failure: BaseException) -> BaseException:

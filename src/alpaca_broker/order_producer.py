@@ -50,9 +50,14 @@ class OrderProducer:
         """How many order events were recorded."""
         return sum(stream.events for stream in self._streams)
 
-    def lead(self, epoch: int) -> None:
-        """Speak under this epoch from now on; until then nothing is opened."""
+    def lead(self, epoch: int, received: dict[str, float]) -> None:
+        """Speak under this epoch from now on; until then nothing is opened.
+
+        `received` says until when a broker before us heard each account, in epoch seconds.
+        """
         self._epoch = epoch
+        for stream in self._streams:
+            stream.begin(epoch, received)
         self._leading.set()
 
     def named(self, account_names: frozenset[str]) -> None:

@@ -1,8 +1,8 @@
-"""Market data, from Alpaca's stream to the publisher, without a stop in between.
+"""Market data, from Alpaca's stream to the price channels, without a stop in between.
 
-Owns one feed's link, its session and the `seq` of each price channel. Decode the frame once, look
-the channel up, encode, append; all else (symbols, pings, reconnects) happens beside that way.
-Runs in one loop; `want` and `lead` are called in that loop.
+Owns one feed's link and its session. Decode the frame once and hand each trade to its lane; all
+else (symbols, pings, reconnects, last prices) happens beside that way. Runs in one loop, in which
+`want`, `lead` and `missed_since` are called, too.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable
 from time import monotonic, time
 
 import aiohttp
-import msgspec
 
 from alpaca_broker.alpaca.link import Link, open_link
-from alpaca_broker.bus.publisher import Publisher, publish_head
+from alpaca_broker.alpaca.rest import DataRest
+from alpaca_broker.bus.publisher import Publisher
+from alpaca_broker.core.answers import FeedView
 from alpaca_broker.core.channels import Channels
-from alpaca_broker.core.messages import FeedStatus, PriceUpdate
+from alpaca_broker.core.messages import FeedStatus, Gap
+from alpaca_broker.core.outage import RESTARTED, Outage
 from alpaca_broker.core.session import Action, Add, Drop, SendAuth, Session
 from alpaca_broker.core.wire import (
     MarketDecoder,
@@ -29,7 +31,8 @@ from alpaca_broker.core.wire import (
     auth_message,
     subscribe_message,
 )
-from alpaca_broker.errors import UpstreamUnavailable
+from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
+from alpaca_broker.price_lanes import PriceLanes
 from alpaca_broker.settings import KeyPair
 from alpaca_broker.supervision import LinkState, Supervisor
 from alpaca_broker.telemetry import Seldom, fields
@@ -42,17 +45,10 @@ PING_AFTER_S = 10.0  # Alpaca wants to hear something every 20 s (its staff, for
 SILENT_FOR_S = 25.0
 LOOK_EVERY_S = 1.0
 DRAIN_WITHIN_S = 1.0
-MOST_LANES = 200_000
-
-
-class Lane:
-    """One price channel: the prepared command and the last `seq`."""
-
-    __slots__ = ("head", "seq")
-
-    def __init__(self, channel: str) -> None:
-        self.head = publish_head(channel)
-        self.seq = 0
+TICK_S = 0.05
+LOOK_UP_AT_ONCE = 500  # symbols in one REST call
+LOOK_UP_WITHIN_S = 2.0
+LOOK_UPS_PER_MINUTE = 40  # of the 200 REST calls that an account has
 
 
 class PriceProducer:
@@ -63,30 +59,35 @@ class PriceProducer:
         *,
         feed: str,
         url: str,
+        data_url: str,
         keys: KeyPair,
         channels: Channels,
         publisher: Callable[[], Publisher],
         changed: Callable[[], None],
+        on_view: Callable[[FeedView], None],
+        on_gap: Callable[[Gap], None],
     ) -> None:
-        self._feed, self._url, self._keys = feed, url, keys
+        self._feed, self._url, self._data_url, self._keys = feed, url, data_url, keys
         self._channels = channels
         self._make_publisher = publisher
+        self._on_view, self._on_gap = on_view, on_gap
         self._state = LinkState(changed)
         self._supervisor = Supervisor(f"{feed} feed", self._state)
         self._decoder = MarketDecoder()
-        self._encode = msgspec.json.Encoder().encode
-        self._lanes: dict[str, Lane] = {}
-        self._epoch = 0
         self._session = Session()
+        self._outage = Outage()
         self._publisher: Publisher | None = None
+        self._lanes: PriceLanes | None = None
         self._wanted: tuple[str, ...] = ()
-        self._wishes = asyncio.Event()
+        self._ready: frozenset[str] = frozenset()
+        self._wishes, self._settled = asyncio.Event(), asyncio.Event()
         self._leading = asyncio.Event()
+        self._epoch = 0
         self._asked_at: float | None = None
         self._waits_for_room = False
         self._complaints = Seldom(1.0)
+        self._look_ups: list[float] = []
         self._last_frame: float | None = None
-        self.messages = 0
 
     @property
     def status(self) -> FeedStatus:
@@ -101,6 +102,11 @@ class PriceProducer:
         )
 
     @property
+    def messages(self) -> int:
+        """How many prices were published. May be read from any thread."""
+        return self._lanes.messages if self._lanes else 0
+
+    @property
     def symbols(self) -> frozenset[str]:
         """What Alpaca has confirmed to send. May be read from any thread."""
         return self._session.acked
@@ -110,6 +116,10 @@ class PriceProducer:
         self._wanted = tuple(symbols)
         self._wishes.set()
 
+    def missed_since(self, at: float) -> None:
+        """A broker before us received until `at` (epoch seconds): what follows is a gap."""
+        self._outage.begins(at, None, RESTARTED)
+
     def lead(self, epoch: int) -> None:
         """Speak under this epoch from now on; until then nothing is opened."""
         self._epoch = epoch
@@ -118,58 +128,77 @@ class PriceProducer:
     async def run(self) -> None:
         """Keep the feed alive until cancelled; then close it and flush what is left."""
         publisher = self._publisher = self._make_publisher()
+        lanes = self._lanes = PriceLanes(self._feed, self._channels, publisher)
+        publisher.on_connected = lanes.snapshots.again
+        publisher.on_lost = self._lost
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(publisher.run(), name="publisher")
             try:
                 await self._leading.wait()
-                async with aiohttp.ClientSession() as http:
-                    await self._supervisor.run(lambda: self._converse(http))
-                await asyncio.Event().wait()  # refused for good: what is published stays flushed
+                lanes.epoch = self._epoch
+                lanes.snapshots.clear()  # whatever is there is from before
+                ticking = tasks.create_task(self._tick(lanes), name="snapshots")
+                try:
+                    async with aiohttp.ClientSession() as http:
+                        await self._supervisor.run(lambda: self._converse(http, lanes))
+                    await asyncio.Event().wait()  # refused for good: the rest goes on
+                finally:
+                    ticking.cancel()
+                    lanes.snapshots.clear()
             finally:
                 if left := await publisher.drain(DRAIN_WITHIN_S):
                     log.warning("%d prices were not delivered before the end", left)
                 writing.cancel()
 
-    async def _converse(self, http: aiohttp.ClientSession) -> None:
+    async def _converse(self, http: aiohttp.ClientSession, lanes: PriceLanes) -> None:
         """One link, from opening to its end."""
         session = self._session = Session(self._wanted)
         self._asked_at = None
         try:
             async with open_link(http, self._url) as link, asyncio.TaskGroup() as tasks:
-                await self._greet(link, session)
+                await self._greet(link, session, lanes)
                 self._state.set("live")
                 log.info("%s feed is live", self._feed, extra=fields(feed=self._feed))
                 tasks.create_task(self._keep_in_step(link, session), name="wishes")
+                tasks.create_task(self._make_ready(http, session, lanes), name="last prices")
                 tasks.create_task(self._watch(link), name="watch")
-                await self._read(link, session)
+                await self._read(link, session, lanes)
         finally:
-            # What a dead link had acknowledged is no longer true.
+            # What a dead link had acknowledged is no longer true, nor are its prices current.
+            if session.acked:
+                at = self._last_frame or time()
+                self._outage.begins(at, session.acked, "the market-data link ended")
             self._session = Session(self._wanted)
+            self._ready = frozenset()
+            lanes.snapshots.clear()
+            self._show(live=False)
 
-    async def _greet(self, link: Link, session: Session) -> None:
+    async def _greet(self, link: Link, session: Session, lanes: PriceLanes) -> None:
         try:
             async with asyncio.timeout(GREETING_WITHIN_S):
                 while not session.is_live:
-                    await self._hear(await link.receive(), link, session)
+                    await self._hear(await link.receive(), link, session, lanes)
         except TimeoutError as error:
             raise UpstreamUnavailable(self._url, f"{session.state.value} for too long") from error
 
-    async def _read(self, link: Link, session: Session) -> None:
+    async def _read(self, link: Link, session: Session, lanes: PriceLanes) -> None:
         publisher = self._publisher
         assert publisher is not None
         while True:
             frame = await link.receive()
-            await self._hear(frame, link, session)
+            await self._hear(frame, link, session, lanes)
             if not publisher.has_room:
                 await self._wait_for_room(link, publisher)
 
-    async def _hear(self, frame: bytes | str, link: Link, session: Session) -> None:
+    async def _hear(
+        self, frame: bytes | str, link: Link, session: Session, lanes: PriceLanes
+    ) -> None:
         """Publish a frame's trades; answer its control messages."""
         now = self._last_frame = round(time(), 6)
         malformed = self._decoder.malformed
         for message in self._decoder.decode(frame):
             if type(message) is Trade:
-                self._publish(message, now)
+                lanes.publish(message, now)
             elif isinstance(message, Success | Refusal | Subscription):
                 await self._say(link, session.receive(message))
                 self._answered(session)
@@ -179,36 +208,6 @@ class PriceProducer:
                 self._complaints.more(),
                 self._decoder.sample,
             )
-
-    def _publish(self, trade: Trade, received_at: float) -> None:
-        lane = self._lanes.get(trade.S) or self._new_lane(trade.S)
-        lane.seq += 1
-        self.messages += 1
-        self._publisher.publish(  # type: ignore[union-attr]
-            lane.head,
-            self._encode(
-                PriceUpdate(
-                    trade.S,
-                    trade.p,
-                    trade.t.timestamp(),
-                    trade.s,
-                    trade.x,
-                    trade.c,
-                    trade.i,
-                    self._feed,
-                    received_at,
-                    lane.seq,
-                    self._epoch,
-                )
-            ),
-        )
-
-    def _new_lane(self, symbol: str) -> Lane:
-        if len(self._lanes) >= MOST_LANES:
-            # Alpaca knows some ten thousand symbols; this is something else, and must not grow.
-            raise UpstreamUnavailable(self._url, f"more than {MOST_LANES} different symbols")
-        lane = self._lanes[symbol] = Lane(self._channels.price(symbol))
-        return lane
 
     async def _wait_for_room(self, link: Link, publisher: Publisher) -> None:
         """Leave Alpaca's data unread until Redis has caught up: nothing is lost on our side."""
@@ -243,6 +242,71 @@ class PriceProducer:
         if session.settled:
             self._asked_at = None
             self._state.changed()
+            self._settled.set()
+
+    async def _make_ready(
+        self, http: aiohttp.ClientSession, session: Session, lanes: PriceLanes
+    ) -> None:
+        """Whenever Alpaca has answered all: look up last prices, then tell what is ready."""
+        rest = DataRest(http, self._data_url, self._keys)
+        while True:
+            await self._settled.wait()
+            self._settled.clear()
+            confirmed = session.acked
+            lanes.snapshots.forget(self._ready - confirmed)
+            await self._look_up(rest, sorted(confirmed - self._ready - {"*"}), lanes)
+            lanes.snapshots.tick(monotonic())
+            self._ready = confirmed
+            self._show(live=True)
+            if gap := self._outage.ends(round(time(), 6), confirmed, self._epoch):
+                gap.feed = self._feed
+                self._on_gap(gap)
+
+    async def _look_up(self, rest: DataRest, symbols: list[str], lanes: PriceLanes) -> None:
+        """Ask REST for the last trades; where it does not tell, the first print will."""
+        for first in range(0, len(symbols), LOOK_UP_AT_ONCE):
+            now = monotonic()
+            self._look_ups = [at for at in self._look_ups if now - at < 60]
+            if len(self._look_ups) >= LOOK_UPS_PER_MINUTE or self._feed == "test":
+                return
+            self._look_ups.append(now)
+            part = symbols[first : first + LOOK_UP_AT_ONCE]
+            try:
+                async with asyncio.timeout(LOOK_UP_WITHIN_S):
+                    found = await rest.latest_trades(part, self._feed)
+            except (UpstreamRefused, UpstreamUnavailable, TimeoutError) as error:
+                log.info("no last prices from REST: %s", error or "no answer in time")
+                return
+            received_at = round(time(), 6)
+            for symbol in part:
+                if symbol in found:
+                    lanes.look_up(symbol, found[symbol], received_at)
+
+    async def _tick(self, lanes: PriceLanes) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            lanes.snapshots.tick(monotonic())
+
+    def _show(self, *, live: bool) -> None:
+        lanes = self._lanes
+        assert lanes is not None
+        refused = dict(self._session.parked)
+        self._on_view(FeedView(live, self._ready, refused, lanes.snapshots.latest.get))
+
+    def _lost(self, commands: int) -> None:
+        """Redis went away with prices in its hands: they are not sent again, and a gap says so."""
+        now = round(time(), 6)
+        reason = f"Redis did not acknowledge {commands} messages"
+        gap = Gap(
+            feed=self._feed,
+            began=now,
+            ended=now,
+            symbols=sorted(self._session.acked),
+            reason=reason,
+            recovered=False,
+            epoch=self._epoch,
+        )
+        self._on_gap(gap)
 
     async def _watch(self, link: Link) -> None:
         """Ping a silent link, and hang up where nothing comes back.

@@ -115,6 +115,14 @@ class Settings(BaseSettings):
     channel_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{0,64}$")] = ""
     prices_when_behind: Annotated[Literal["wait"], BeforeValidator(_lower)] = "wait"
     price_buffer: Annotated[int, Field(ge=100, le=10_000_000)] = 50_000
+    max_symbols_per_bot: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    max_symbols_per_message: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    max_message_bytes: Annotated[int, Field(ge=200, le=100_000_000)] = 1_000_000
+    max_messages_per_second: Annotated[float, Field(gt=0, le=100_000)] = 50.0
+    symbol_linger: Annotated[float, Field(ge=0, le=3_600)] = 5.0
+    forget_unheard_after: Annotated[float, Field(ge=1, le=31_536_000)] = 600.0
+    listening_is_enough: bool = True
+    check_symbols: bool = True
     order_journal_length: Annotated[int, Field(ge=100, le=10_000_000)] = 10_000
     log_level: Annotated[LogLevel, BeforeValidator(_upper)] = "INFO"
 

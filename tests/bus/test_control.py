@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
-from typing import Any
 
-import pytest
 import redis.asyncio
 import uvloop
 
@@ -29,6 +26,7 @@ def control(server: EmbeddedRedis, prefix: str) -> Control:
         channels=Channels(prefix),
         leader="test",
         records=RecordQueue(Redactor()),
+        registrar=Registrar(lambda symbols, accounts: None),
         compose=lambda: Status(
             epoch=1,
             leader="test",
@@ -38,8 +36,8 @@ def control(server: EmbeddedRedis, prefix: str) -> Control:
             accounts={},
             bots=0,
         ),
-        on_wishes=lambda symbols, accounts: None,
-        on_epoch=lambda epoch: None,
+        on_lead=lambda epoch, received: None,
+        rest=None,
     )
 
 
@@ -77,32 +75,3 @@ async def test_the_epoch_rises_even_where_redis_is_ahead(
     assert int(await take(keys=[key])) == first + 10**9 + 1
     assert int(await take(keys=[key])) == first + 10**9 + 2
     await client.aclose()
-
-
-def say(registrar: Registrar, now: float, **message: Any) -> None:
-    """A registration arrives."""
-    registrar.hear(json.dumps(message).encode(), now)
-
-
-def test_wishes_are_handed_on_when_they_change() -> None:
-    """The callback gets the registry after every message that could be followed."""
-    seen: list[tuple[str, ...]] = []
-    registrar = Registrar(
-        redis.asyncio.Redis(), "c", lambda symbols, accounts: seen.append(symbols)
-    )
-    say(registrar, 0.0, action="register", symbols=["A"], bot_id="x", ttl=10)
-    say(registrar, 0.0, action="register", symbols=["bad one"], bot_id="x")
-    registrar.hear(b"rubbish", 0.0)
-    registrar._expire(11.0)
-    assert seen == [("A",), ()]
-    assert len(registrar.registry) == 0
-
-
-@pytest.mark.parametrize("payload", [b"", b"\x00", b"[" * 10_000, b"9" * 2_000_000])
-def test_rubbish_is_survived(payload: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """One line, no exception, no change."""
-    registrar = Registrar(redis.asyncio.Redis(), "c", lambda symbols, accounts: None)
-    registrar.hear(payload, 0.0)
-    assert len(registrar.registry) == 0
-    assert "a registration was not understood" in caplog.text
-    assert max(len(record.getMessage()) for record in caplog.records) < 500

@@ -94,8 +94,7 @@ def test_other_kinds_of_data_are_not_taken_for_trades() -> None:
 def test_its_bounds_hold_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """One bot too many, and one symbol too many, are refused; what stood stands."""
     monkeypatch.setattr("alpaca_broker.core.registry.MOST_BOTS", 2)
-    monkeypatch.setattr("alpaca_broker.core.registry.MOST_SYMBOLS", 2)
-    registry = Registry()
+    registry = Registry(most_symbols=2)
     for bot in "ab":
         said(registry, action="register", symbols=["A", "B"], bot_id=bot)
     with pytest.raises(BadRegistration, match="no room for another"):

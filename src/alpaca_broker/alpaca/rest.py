@@ -1,4 +1,4 @@
-"""The few endpoints of Alpaca's trading REST that the broker needs.
+"""The few endpoints of Alpaca's REST that the broker needs.
 
 Owns authentication, deadlines and the reading of errors. It retries nothing: its callers have the
 patience.
@@ -6,13 +6,17 @@ patience.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
 from msgspec import Struct
+from yarl import URL
 
 from alpaca_broker.alpaca.link import HEADERS
+from alpaca_broker.core.wire import Instant, Int64
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.settings import KeyPair, as_http
 
@@ -29,8 +33,27 @@ class Account(Struct, frozen=True):
     account_number: str = ""
 
 
-class TradingRest:
-    """One account's REST API."""
+class LatestTrade(Struct):
+    """A trade as REST shows it: `p` price, `s` size, `x` exchange, `c` conditions, `i` id."""
+
+    p: float
+    t: Instant
+    s: Int64 | float | None = None
+    x: str | None = None
+    c: list[str] | None = None
+    i: Int64 | None = None
+
+
+class _LatestTrades(Struct):
+    trades: dict[str, LatestTrade]
+
+
+class _Asset(Struct):
+    symbol: str
+
+
+class _Rest:
+    """What both APIs share: keys, deadlines, and the reading of errors."""
 
     def __init__(self, http: aiohttp.ClientSession, base_url: str, keys: KeyPair) -> None:
         self._http, self._base = http, as_http(base_url)
@@ -38,6 +61,26 @@ class TradingRest:
             "APCA-API-KEY-ID": keys.key_id,
             "APCA-API-SECRET-KEY": keys.secret,
         }
+
+    async def _get(self, path: str, kind: type[T]) -> T:
+        url = self._base + path
+        timeout = aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)
+        try:
+            # The path is quoted already: `BTC%2FUSD` must not become `BTC/USD`.
+            address = URL(url, encoded=True)
+            async with self._http.get(address, headers=self._headers, timeout=timeout) as answer:
+                body = await answer.content.read(MOST_BYTES)
+                if answer.status != 200:
+                    raise UpstreamRefused(answer.status, f"{url}: {_message(body)}", http=True)
+                return msgspec.json.decode(body, type=kind)
+        except msgspec.MsgspecError as error:
+            raise UpstreamUnavailable(url, f"an answer that cannot be read: {error}") from error
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise UpstreamUnavailable(url, str(error) or type(error).__name__) from error
+
+
+class TradingRest(_Rest):
+    """One account's REST API."""
 
     async def account(self) -> Account:
         """Who the keys belong to.
@@ -48,19 +91,42 @@ class TradingRest:
         """
         return await self._get("/v2/account", Account)
 
-    async def _get(self, path: str, kind: type[T]) -> T:
-        url = self._base + path
-        timeout = aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)
+    async def symbols(self) -> frozenset[str]:
+        """Every active asset's symbol (`GET /v2/assets`, some megabytes).
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as above.
+        """
+        assets = await self._get("/v2/assets?status=active", list[_Asset])
+        return frozenset(asset.symbol for asset in assets)
+
+    async def knows(self, symbol: str) -> bool:
+        """Whether there is such an asset (`GET /v2/assets/SYMBOL`; 404 where there is none).
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as above.
+        """
         try:
-            async with self._http.get(url, headers=self._headers, timeout=timeout) as answer:
-                body = await answer.content.read(MOST_BYTES)
-                if answer.status != 200:
-                    raise UpstreamRefused(answer.status, f"{url}: {_message(body)}", http=True)
-                return msgspec.json.decode(body, type=kind)
-        except msgspec.MsgspecError as error:
-            raise UpstreamUnavailable(url, f"an answer that cannot be read: {error}") from error
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UpstreamUnavailable(url, str(error) or type(error).__name__) from error
+            await self._get(f"/v2/assets/{quote(symbol, safe='')}", _Asset)
+        except UpstreamRefused as error:
+            if error.code == 404:
+                return False
+            raise
+        return True
+
+
+class DataRest(_Rest):
+    """Market data's REST API, for what the stream does not tell."""
+
+    async def latest_trades(self, symbols: Iterable[str], feed: str) -> dict[str, LatestTrade]:
+        """The last trade of each symbol that has one (`GET /v2/stocks/trades/latest`).
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as above.
+        """
+        query = urlencode({"symbols": ",".join(symbols), "feed": feed})
+        answer = await self._get(f"/v2/stocks/trades/latest?{query}", _LatestTrades)
+        return answer.trades
 
 
 def _message(body: bytes) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import cast
@@ -22,14 +23,15 @@ from alpaca_broker.bus.journal import Superseded
 from alpaca_broker.bus.redis_client import RedisError, advice, deadline
 from alpaca_broker.core.backoff import Patience
 from alpaca_broker.core.channels import Channels
-from alpaca_broker.core.messages import Status, encode
+from alpaca_broker.core.messages import Gap, Status, encode
 from alpaca_broker.settings import RedisTarget
-from alpaca_broker.telemetry import Seldom
+from alpaca_broker.telemetry import Seldom, fields
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 EXPIRES_S = 5
+KEPT_GAPS = 1_000
 
 # max(stored + 1, Redis' clock in ms): it rises even where Redis has lost what was stored.
 TAKE_EPOCH = """
@@ -57,10 +59,11 @@ class Heartbeat:
         *,
         leader: str,
         compose: Callable[[], Status],
-        on_epoch: Callable[[int], None],
+        on_lead: Callable[[int, dict[str, float]], Awaitable[None]],
     ) -> None:
         self._client, self._channels, self._target = client, channels, target
-        self._leader, self._compose, self._on_epoch = leader, compose, on_epoch
+        self._leader, self._compose, self._on_lead = leader, compose, on_lead
+        self._gaps: deque[bytes] = deque(maxlen=KEPT_GAPS)  # not yet told
         self._changed = asyncio.Event()
         self._down_since: float | None = None
         self._standing_by = Seldom(10.0)
@@ -75,6 +78,18 @@ class Heartbeat:
     def beat_now(self) -> None:
         """Something changed: do not wait for the next second."""
         self._changed.set()
+
+    def announce(self, gap: Gap) -> None:
+        """Tell that something was missed: now, and in `broker:gaps` for bots that were away."""
+        names = ", ".join(gap.symbols[:10]) or "none"
+        lasted = gap.ended - gap.began
+        log.warning(
+            "gap of %.1f s: %s (symbols: %s)",
+            *(lasted, gap.reason, names),
+            extra=fields(feed=gap.feed or None, account_id=gap.account_id or None),
+        )
+        self._gaps.append(encode(gap))
+        self.beat_now()
 
     async def run(self) -> None:
         """Lead and beat until cancelled.
@@ -115,8 +130,13 @@ class Heartbeat:
             await asyncio.sleep(EVERY_S)
         take = self._client.register_script(TAKE_EPOCH)
         async with deadline():
-            self.epoch = int(await take(keys=[self._channels.epoch]))
-        self._on_epoch(self.epoch)
+            epoch = int(await take(keys=[self._channels.epoch]))
+        async with deadline():
+            received = await cast(
+                Awaitable[dict[bytes, bytes]], self._client.hgetall(self._channels.received)
+            )
+        await self._on_lead(epoch, {name.decode(): float(at) for name, at in received.items()})
+        self.epoch = epoch
 
     async def _other_leader(self) -> str | None:
         async with deadline():
@@ -131,12 +151,23 @@ class Heartbeat:
 
     async def _beat(self) -> None:
         self._changed.clear()
-        payload = encode(self._compose())
+        status = self._compose()
+        payload = encode(status)
+        gaps = list(self._gaps)
+        received = _received(status)
         async with deadline(), self._client.pipeline(transaction=False) as commands:
             commands.get(self._channels.epoch)
             commands.publish(self._channels.status, payload)
             commands.set(self._channels.status, payload, ex=EXPIRES_S)
+            if received:
+                commands.hset(self._channels.received, mapping=received)  # type: ignore[arg-type]
+            for gap in gaps:
+                commands.publish(self._channels.status, gap)
+                commands.xadd(self._channels.gaps, {"data": gap}, maxlen=KEPT_GAPS)
             stored, *_ = await cast(Awaitable[list[bytes | None]], commands.execute())
+        for gap in gaps:
+            if self._gaps and self._gaps[0] is gap:
+                self._gaps.popleft()
         if stored is not None and int(stored) > self.epoch:
             raise Superseded(int(stored))
 
@@ -161,3 +192,10 @@ class Heartbeat:
             lasted = monotonic() - self._down_since
             self._down_since = None
             log.info("Redis at %s is back after %.1f s", self._target.where, lasted)
+
+
+def _received(status: Status) -> dict[str, float]:
+    """Until when each live feed and account was heard: where a gap begins if we die now."""
+    heard = {name: feed.last_message for name, feed in status.feeds.items() if feed.state == "live"}
+    heard |= {name: status.timestamp for name, a in status.accounts.items() if a.state == "live"}
+    return {name: at for name, at in heard.items() if at is not None}

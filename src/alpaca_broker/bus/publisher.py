@@ -60,6 +60,8 @@ class Publisher:
         self.rejected = 0  # commands that Redis refused
         self.lost = 0  # commands that were written and never acknowledged
         self.error: str | None = None
+        self.on_connected: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[int], None] = lambda commands: None
 
     @property
     def connected(self) -> bool:
@@ -73,7 +75,11 @@ class Publisher:
 
     def publish(self, head: bytes, payload: bytes) -> None:
         """Take one message for the channel of `publish_head`."""
-        self._waiting.append(b"%b$%d\r\n%b\r\n" % (head, len(payload), payload))
+        self.send(b"%b$%d\r\n%b\r\n" % (head, len(payload), payload))
+
+    def send(self, command: bytes) -> None:
+        """Take any other command in RESP; it goes out in the same order."""
+        self._waiting.append(command)
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -124,6 +130,7 @@ class Publisher:
             if self.error is not None:
                 log.info("prices flow again: Redis at %s is back", self._target.where)
                 self.error = None
+            self.on_connected()
             self._flush()
             while True:
                 await pipe.ended_within(1.0)
@@ -133,10 +140,11 @@ class Publisher:
                 if not self._in_flight and silent_for >= IDLE_FOR_S and pipe.writable:
                     self._write(command(b"PING"), 1)
         finally:
-            self._pipe = None
-            self.lost += self._in_flight
-            self._in_flight = 0
+            lost, self._in_flight, self._pipe = self._in_flight, 0, None
             pipe.abort()
+            if lost:
+                self.lost += lost
+                self.on_lost(lost)
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -207,6 +215,8 @@ class _Pipe(asyncio.Protocol):
         if target.password is not None:
             user = (target.username or "default").encode()
             questions.insert(0, command(b"AUTH", user, target.password.encode()))
+        if target.db:
+            questions.append(command(b"SELECT", b"%d" % target.db))  # for `price:last`
         for question in questions:
             self._greeted.clear()
             self.write(question)

@@ -1,132 +1,200 @@
-"""Hears what bots want, on `broker:registration`.
+"""Hears what bots want, on `broker:registration`, and answers them.
 
-Owns the subscription and the registry. A bad message changes nothing and costs one rate-limited log
-line. When Redis goes away it subscribes again, for ever; what was registered stays.
+Owns the registry, the demand that follows from it, and the questions that are not yet answered. A
+bad message changes nothing and costs one rate-limited log line. What is decided about symbols
+elsewhere (confirmed, refused, unknown, listened to) comes in as values; out go the wanted symbols,
+the bots whose wishes must be kept, and replies.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 
-from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
+from msgspec import Struct
 
-from alpaca_broker.bus.redis_client import RedisError, deadline
-from alpaca_broker.core.backoff import Patience
-from alpaca_broker.core.registration import SERVED_KINDS, BadRegistration, Registration, parse
+from alpaca_broker.core.allowance import Allowance
+from alpaca_broker.core.answers import Answers, FeedView, Question, Reply, refusal
+from alpaca_broker.core.demand import Demand
+from alpaca_broker.core.messages import Rejected
+from alpaca_broker.core.registration import (
+    SERVED_KINDS,
+    BadRegistration,
+    Limits,
+    Registration,
+    parse,
+    return_address,
+)
 from alpaca_broker.core.registry import Registry
 from alpaca_broker.telemetry import Seldom, fields
 
 log = logging.getLogger(__name__)
 
-LISTEN_FOR_S = 5.0  # without a message: a ping, which must be answered in the same time
-LEASES_EVERY_S = 1.0
-
+MOST_UNVERIFIED = 1_000  # questions whose symbols wait to be looked up; beyond: taken unchecked
+MOST_REPLIES = 10_000
 
 # The wanted symbols, whoever came first coming first; the account names that bots gave.
 OnChange = Callable[[tuple[str, ...], frozenset[str]], None]
 
 
+class Rules(Struct, frozen=True, kw_only=True):
+    """What bots may do, and how long they are remembered (settings)."""
+
+    limits: Limits = Limits()
+    symbols_per_bot: int = 20_000
+    messages_per_second: float = 50.0
+    linger_s: float = 5.0
+    idle_s: float = 600.0
+    discover: bool = True
+    verify: bool = True
+
+
 class Registrar:
-    """Keeps the registry in step with what bots say."""
+    """Keeps the registry in step with what bots say. No I/O: its shell is `bus/desk.py`."""
 
-    def __init__(self, client: Redis, channel: str, on_change: OnChange) -> None:
-        self._client, self._channel = client, channel
-        self._on_change = on_change
+    def __init__(
+        self,
+        on_change: OnChange,
+        *,
+        rules: Rules = Rules(),  # noqa: B008 - immutable
+        account: Callable[[str], str | None] = lambda name: None,
+    ) -> None:
+        self._on_change, self._rules, self._account = on_change, rules, account
         self._complaints = Seldom(1.0)
-        self._symbols: tuple[str, ...] = ()
-        self.registry = Registry()
-        self.listening = False
-
-    async def run(self) -> None:
-        """Listen until cancelled."""
-        patience = Patience(random.uniform, first=0.1, ceiling=2.0, settled=5.0)
-        while True:
-            began = monotonic()
-            try:
-                async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    async with deadline():
-                        await pubsub.subscribe(self._channel)
-                    self.listening = True
-                    await self._listen(pubsub)
-            except (RedisError, OSError) as error:
-                log.debug("listening to %s ended: %s", self._channel, error)
-            finally:
-                self.listening = False
-            await asyncio.sleep(patience.after(monotonic() - began))
-
-    async def _listen(self, pubsub: PubSub) -> None:
-        """Take messages until the connection shows no life; then returns."""
-        pinged_at: float | None = None
-        heard_at = monotonic()
-        while True:
-            message = await pubsub.get_message(timeout=LEASES_EVERY_S)
-            now = monotonic()
-            self._expire(now)
-            if message is not None:
-                pinged_at, heard_at = None, now
-                if message["type"] == "message":
-                    self.hear(message["data"], now)
-            elif pinged_at is None and now - heard_at >= LISTEN_FOR_S:
-                pinged_at = now
-                async with deadline():
-                    await pubsub.ping()
-            elif pinged_at is not None and now - pinged_at >= LISTEN_FOR_S:
-                return
+        self._allowance = Allowance(rules.messages_per_second)
+        self._answers = Answers()
+        self._demand = Demand(linger_s=rules.linger_s, discover=rules.discover)
+        self._handed_on: tuple[tuple[str, ...], frozenset[str]] = ((), frozenset())
+        self._listened: frozenset[str] | None = None
+        self._view = FeedView(False, frozenset(), {}, lambda symbol: None)
+        self.registry = Registry(rules.symbols_per_bot)
+        self.changed: set[str] = set()  # bots whose wishes are not yet kept
+        self.replies: list[Reply] = []  # not yet sent
+        self.unverified: list[Question] = []  # whose symbols are not yet looked up
+        self.epoch = 0
 
     def hear(self, payload: bytes, now: float) -> None:
         """Take one registration message. Never raises for what a bot sent."""
         try:
-            registration = parse(payload)
+            registration = parse(payload, self._rules.limits)
+            if not self._allowance.take(registration.bot, now):
+                most = self._rules.messages_per_second
+                raise BadRegistration(f"{registration.bot or 'a bot'}: over {most:g} messages/s")
             self._apply(registration, now)
         except BadRegistration as error:
             self._complain("a registration was not understood: %s", str(error))
-            return
-        for rejected in registration.rejected[:1]:
-            more = len(registration.rejected) - 1
-            self._complain(
-                "%s: %s is not registered: %s%s",
-                registration.bot or "a bot",
-                rejected.symbol,
-                rejected.reason,
-                f" (and {more} more of the same message)" if more else "",
-            )
-        if unserved := [c for c in registration.channels if c not in SERVED_KINDS]:
-            self._complain("%s: not served here: %s", registration.bot or "a bot", unserved)
+            if address := return_address(payload, self._rules.limits):
+                self._reply(refusal(*address, "bad_message", str(error), self.epoch))
 
-    def _apply(self, registration: Registration, now: float) -> None:
-        if not registration.symbols and registration.rejected:
-            return
-        self.registry.apply(registration, now)
-        if self._hand_on():
-            log.info(
-                "%s %s %s",
-                registration.bot or "a bot",
-                "registered" if registration.action == "register" else "unregistered",
-                _some(registration.symbols) or "everything",
-                extra=fields(bot=registration.bot, symbols=len(registration.symbols)),
-            )
+    def view(self, view: FeedView) -> None:
+        """The feed has decided something."""
+        self._view = view
+        self._decide()
 
-    def _expire(self, now: float) -> None:
+    def listened(self, symbols: frozenset[str], now: float) -> None:
+        """These symbols' channels have subscribers, as Redis says."""
+        self._listened = symbols
+        for bot in self.registry.forget_unheard(symbols, now, self._rules.idle_s):
+            log.info("nobody listens for %s any more: its symbols are forgotten", bot or "the pool")
+            self.changed.add(bot)
+        self.settle(now)
+
+    def verified(self, question: Question, unknown: frozenset[str]) -> None:
+        """The symbols of a question were looked up among the assets."""
+        question.unknown, question.verified = unknown, True
+        if unknown:
+            bot = question.registration.bot
+            self.registry.take(bot, unknown)
+            self.changed.add(bot)
+            names = _some(tuple(sorted(unknown)))
+            self._complain("%s: no such asset at Alpaca: %s", bot or "a bot", names)
+            self.settle(monotonic())
+        self._decide()
+
+    def expire(self, now: float) -> None:
+        """Forget whose lease has run out."""
         if gone := self.registry.expire(now):
             log.info("%s did not renew in time and is forgotten", _some(tuple(gone)))
-            self._hand_on()
+            self.changed.update(gone)
+            self.settle(now)
 
-    def _hand_on(self) -> bool:
-        """Tell what is wanted now; whether that is other symbols than before."""
-        before, self._symbols = self._symbols, self.registry.symbols()
-        self._on_change(self._symbols, self.registry.account_names())
-        return self._symbols != before
+    def settle(self, now: float) -> bool:
+        """Tell what is wanted now, where that is something else than before."""
+        wanted = self._demand.settle(self.registry.symbols(), self._listened, now)
+        before = self._handed_on
+        self._handed_on = (wanted, self.registry.account_names())
+        if self._handed_on != before:
+            self._on_change(*self._handed_on)
+        return self._handed_on[0] != before[0]
+
+    def _apply(self, registration: Registration, now: float) -> None:
+        rejected = list(registration.rejected)
+        if rejected:
+            self._complain_of(registration)
+        account_id = None
+        if registration.account_id is not None:
+            account_id = self._account(registration.account_id)
+            if account_id is None:
+                rejected.append(_unknown_account(registration.account_id))
+                self._complain(
+                    "%s: account %s is none of this broker's: no orders will come for it",
+                    *(registration.bot, registration.account_id),
+                )
+        kinds = [c for c in registration.channels if c not in SERVED_KINDS]
+        if kinds:
+            self._complain("%s: not served here: %s", registration.bot or "a bot", kinds)
+            reason = f"kinds of data that are not served: {', '.join(kinds)}"
+            rejected.append(Rejected(code="unserved_channel", reason=reason))
+        question = Question(registration, account_id, rejected=rejected)
+        if registration.symbols or not registration.rejected:
+            bots = len(self.registry)
+            self.registry.apply(registration, now)
+            self.changed.add(registration.bot)
+            names_some = registration.action == "register" and registration.symbols
+            if names_some and self._rules.verify and len(self.unverified) < MOST_UNVERIFIED:
+                question.verified = False
+                self.unverified.append(question)
+            if self.settle(now) or len(self.registry) != bots:
+                log.info(
+                    "%s %s %s",
+                    registration.bot or "a bot",
+                    "registered" if registration.action == "register" else "unregistered",
+                    _some(registration.symbols) or "everything",
+                    extra=fields(bot=registration.bot, symbols=len(registration.symbols)),
+                )
+        if registration.reply_to is not None:
+            self._answers.ask(question)
+            self._decide()
+
+    def _decide(self) -> None:
+        for reply in self._answers.decide(self._view, self.epoch):
+            self._reply(reply)
+
+    def _reply(self, reply: Reply) -> None:
+        if len(self.replies) < MOST_REPLIES:  # Redis is away: whoever asked asks again
+            self.replies.append(reply)
+
+    def _complain_of(self, registration: Registration) -> None:
+        first, more = registration.rejected[0], len(registration.rejected) - 1
+        self._complain(
+            "%s: %s is not registered: %s%s",
+            registration.bot or "a bot",
+            first.symbol,
+            first.reason,
+            f" (and {more} more of the same message)" if more else "",
+        )
 
     def _complain(self, text: str, *args: object) -> None:
         if self._complaints.may_say():
             log.warning(f"{text}%s", *args, self._complaints.more())
 
 
-def _some(names: tuple[str, ...], most: int = 10) -> str:
+def _unknown_account(name: str) -> Rejected:
+    reason = "not an account of this broker's: its orders cannot be followed here"
+    return Rejected(account_id=name, code="unknown_account", reason=reason)
+
+
+def _some(names: Collection[str], most: int = 10) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(list(names)[:most]) + more

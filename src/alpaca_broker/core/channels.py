@@ -21,6 +21,7 @@ class Channels:
         self.epoch = f"{prefix}broker:epoch"
         self.registry = f"{prefix}broker:registry"
         self.gaps = f"{prefix}broker:gaps"
+        self.received = f"{prefix}broker:received"
         self.last = f"{prefix}price:last"
 
     def price(self, symbol: str) -> str:

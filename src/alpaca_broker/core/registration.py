@@ -13,12 +13,18 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from alpaca_broker.core.messages import Rejected
 from alpaca_broker.errors import UsageError
 
 SERVED_KINDS = ("trades",)
 
 # Alpaca's spelling: AAPL, BRK.B, BTC/USD, AAPL251219C00150000. Also what is safe in a channel name.
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9./-]{0,31}\Z")
+
+# The contract's own channels, under whatever prefix: an answer there would be a forged price.
+_OURS = re.compile(
+    r"(^|:)(price|order|broker|quote|bar|trading_status|correction|backfill|news|orderbook):"
+)
 
 Kind = Literal[
     "trades",
@@ -44,14 +50,6 @@ class Limits(Struct, frozen=True):
 
     bytes: int = 1_000_000
     symbols: int = 20_000
-
-
-class Rejected(Struct, frozen=True):
-    """A symbol that was set aside, and why."""
-
-    symbol: str
-    code: str
-    reason: str
 
 
 class _Message(Struct, forbid_unknown_fields=False):
@@ -101,6 +99,8 @@ def parse(payload: bytes, limits: Limits = Limits()) -> Registration:  # noqa: B
     account_id = message.account_id or None
     if message.action == "register" and not names and account_id is None:
         raise BadRegistration('no symbol: name some in "symbols", or an "account_id" for orders')
+    if message.reply_to is not None and not _may_reply_to(message.reply_to):
+        raise BadRegistration('"reply_to" names a channel of the broker\'s own: choose another')
     accepted: dict[str, None] = {}
     rejected: list[Rejected] = []
     for name in names:
@@ -125,8 +125,38 @@ def parse(payload: bytes, limits: Limits = Limits()) -> Registration:  # noqa: B
 def _reject(name: str) -> Rejected:
     shown = name if len(name) <= 40 else f"{name[:40]}…"
     if _SYMBOL.match(name.upper()):
-        return Rejected(shown, "bad_symbol", f"symbols are upper case: {name.upper()}")
-    return Rejected(shown, "bad_symbol", "not a symbol such as AAPL, BRK.B or BTC/USD")
+        reason = f"symbols are upper case: {name.upper()}"
+    else:
+        reason = "not a symbol such as AAPL, BRK.B or BTC/USD"
+    return Rejected(symbol=shown, code="bad_symbol", reason=reason)
+
+
+def is_symbol(name: str) -> bool:
+    """Whether it has the shape of one of Alpaca's symbols."""
+    return _SYMBOL.match(name) is not None
+
+
+class _ReturnAddress(Struct):
+    reply_to: Annotated[str, Meta(max_length=128)]
+    request_id: str | None = None
+
+
+def return_address(payload: bytes, limits: Limits) -> tuple[str, str | None] | None:
+    """(`reply_to`, `request_id`) of a message that is otherwise bad, or None."""
+    if len(payload) > limits.bytes:
+        return None
+    try:
+        found = msgspec.json.decode(payload, type=_ReturnAddress)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if not _may_reply_to(found.reply_to):
+        return None
+    return found.reply_to, (found.request_id or "")[:64] or None
+
+
+def _may_reply_to(channel: str) -> bool:
+    """Whether an answer there cannot be taken for something else that the broker says."""
+    return channel.isprintable() and not _OURS.search(channel)
 
 
 def _what_is_wrong(error: Exception) -> str:

@@ -1,0 +1,181 @@
+"""The registrar's desk: its connection to Redis.
+
+Owns the subscription to `broker:registration`, the wishes kept in `broker:registry`, the answers on
+their way, and the look at who listens. When Redis goes away it subscribes again, for ever; what was
+registered stays. Only the leader answers and writes; a stand-by broker hears and remembers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic, time
+from typing import cast
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+
+from alpaca_broker.bus.redis_client import RedisError, deadline
+from alpaca_broker.bus.registrar import Registrar
+from alpaca_broker.core.backoff import Patience
+from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.messages import encode
+from alpaca_broker.core.registration import is_symbol
+from alpaca_broker.core.registry import Saved
+
+log = logging.getLogger(__name__)
+
+LISTEN_FOR_S = 5.0  # without a message: a ping, which must be answered in the same time
+LOOK_EVERY_S = 1.0
+AT_ONCE = 500
+
+Unknown = Callable[[Iterable[str]], Awaitable[frozenset[str]]]
+
+
+class Desk:
+    """Carries messages in, and answers, wishes and questions out, until cancelled."""
+
+    def __init__(self, client: Redis, channels: Channels, registrar: Registrar) -> None:
+        self._client, self._channels, self._registrar = client, channels, registrar
+        self._work, self._doubts = asyncio.Event(), asyncio.Event()
+        self.leads = False
+
+    def work(self) -> None:
+        """There is something to write or to look up."""
+        self._work.set()
+
+    async def listen(self) -> None:
+        """Hear registrations until cancelled."""
+        patience = Patience(random.uniform, first=0.1, ceiling=2.0, settled=5.0)
+        while True:
+            began = monotonic()
+            try:
+                async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    async with deadline():
+                        await pubsub.subscribe(self._channels.registration)
+                    await self._hear(pubsub)
+            except (RedisError, OSError) as error:
+                log.debug("listening for registrations ended: %s", error)
+            await asyncio.sleep(patience.after(monotonic() - began))
+
+    async def write(self) -> None:
+        """Keep wishes and send answers until cancelled; what Redis did not take waits."""
+        patience = Patience(random.uniform, first=0.1, ceiling=2.0, settled=5.0)
+        while True:
+            began = monotonic()
+            try:
+                while True:
+                    self._work.clear()
+                    if self.leads:
+                        await self._keep()
+                        await self._answer()
+                    await self._work.wait()
+            except (RedisError, OSError) as error:
+                log.debug("registrations are not kept: %s", error)
+            await asyncio.sleep(patience.after(monotonic() - began))
+
+    async def look(self) -> None:
+        """Look who listens, every second, until cancelled: Redis is the truth about that."""
+        pattern = self._channels.price("*")
+        skip = len(self._channels.price(""))
+        while True:
+            try:
+                async with deadline():
+                    names = cast(list[bytes], await self._client.pubsub_channels(pattern))
+                symbols = (name.decode("utf-8", "replace")[skip:] for name in names)
+                now = monotonic()
+                self._registrar.listened(frozenset(filter(is_symbol, symbols)), now)
+                self.work()
+            except (RedisError, OSError) as error:
+                log.debug("nobody knows who listens: %s", error)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def verify(self, unknown: Unknown) -> None:
+        """Look symbols up, one question after the other, until cancelled."""
+        while True:
+            await self._doubts.wait()
+            self._doubts.clear()
+            while self._registrar.unverified:
+                question = self._registrar.unverified.pop(0)
+                symbols = [s for s in question.registration.symbols if s != "*"]
+                self._registrar.verified(question, await unknown(symbols))
+                self.work()
+
+    async def restore(self) -> None:
+        """Take up the wishes that were kept, before anything is asked of Alpaca.
+
+        Raises:
+            redis.RedisError, OSError: Redis did not answer.
+        """
+        async with deadline():
+            found = await cast(
+                Awaitable[dict[bytes, bytes]], self._client.hgetall(self._channels.registry)
+            )
+        registrar, now = self._registrar, monotonic()
+        for name, text in found.items():
+            try:
+                kept = msgspec.json.decode(text, type=Saved)
+                registrar.registry.restore(name.decode(), kept, now, time() - now)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                log.warning("a wish in %s cannot be read: %s", self._channels.registry, error)
+        self.leads = True
+        registrar.expire(now)
+        registrar.settle(now)
+        if found:
+            log.info("%d bots' registrations were restored", len(registrar.registry))
+        self.work()
+
+    async def _hear(self, pubsub: PubSub) -> None:
+        """Take messages until the connection shows no life; then returns."""
+        pinged_at: float | None = None
+        heard_at = monotonic()
+        while True:
+            message = await pubsub.get_message(timeout=LOOK_EVERY_S)
+            now = monotonic()
+            self._registrar.expire(now)
+            if message is not None:
+                pinged_at, heard_at = None, now
+                if message["type"] == "message":
+                    self._registrar.hear(message["data"], now)
+                    self._doubts.set()
+                    self.work()
+            elif pinged_at is None and now - heard_at >= LISTEN_FOR_S:
+                pinged_at = now
+                async with deadline():
+                    await pubsub.ping()
+            elif pinged_at is not None and now - pinged_at >= LISTEN_FOR_S:
+                return
+
+    async def _keep(self) -> None:
+        """Write the wishes that have changed to `broker:registry`."""
+        registrar = self._registrar
+        offset = time() - monotonic()
+        while registrar.changed:
+            batch = list(registrar.changed)[:AT_ONCE]
+            saved = {bot: registrar.registry.saved(bot, offset) for bot in batch}
+            kept = {bot: encode(wish) for bot, wish in saved.items() if wish is not None}
+            gone = [bot for bot, wish in saved.items() if wish is None]
+            registrar.changed.difference_update(batch)
+            try:
+                async with deadline(), self._client.pipeline(transaction=False) as commands:
+                    if kept:
+                        commands.hset(self._channels.registry, mapping=kept)  # type: ignore[arg-type]
+                    if gone:
+                        commands.hdel(self._channels.registry, *gone)
+                    await commands.execute()
+            except BaseException:
+                registrar.changed.update(batch)
+                raise
+
+    async def _answer(self) -> None:
+        replies = self._registrar.replies
+        while replies:
+            batch = replies[:AT_ONCE]
+            async with deadline(), self._client.pipeline(transaction=False) as commands:
+                for reply in batch:
+                    commands.publish(reply.channel, encode(reply.answer))
+                await commands.execute(raise_on_error=False)
+            del replies[: len(batch)]

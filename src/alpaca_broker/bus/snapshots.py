@@ -1,0 +1,79 @@
+"""The last price of each subscribed symbol, in the hash `price:last`.
+
+Owns what is dirty and when it is written: within 100 ms in calm, within a second under load, by way
+of the publisher, so that a snapshot never overtakes its price. After a gap all is deleted, until
+a newer price or REST says what is true: it never shows an old price as if it were current.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from alpaca_broker.bus.publisher import Publisher, command
+
+CALM_AFTER_S = 0.1
+AT_LATEST_S = 0.9
+PRICES_PER_WRITE = 10  # under load a write must stand for that many prices, or wait
+FIELDS_AT_ONCE = 500
+
+
+class Snapshots:
+    """Notes prices, and writes those that changed. Time is an argument."""
+
+    def __init__(self, publisher: Publisher, key: str) -> None:
+        self._publisher, self._key = publisher, key.encode()
+        self._dirty: dict[str, None] = {}
+        self._noted = 0
+        self._written_at = float("-inf")
+        self.latest: dict[str, bytes] = {}
+        self.writes = 0
+
+    def note(self, symbol: str, payload: bytes) -> None:
+        """A price was published."""
+        self.latest[symbol] = payload
+        self._dirty[symbol] = None
+        self._noted += 1
+
+    def tick(self, now: float) -> None:
+        """Write what changed, where it is time."""
+        if not self._dirty or not self._publisher.connected:
+            return
+        waited = now - self._written_at
+        writes = 1 + len(self._dirty) // FIELDS_AT_ONCE
+        calm = waited >= CALM_AFTER_S and (
+            self._noted >= PRICES_PER_WRITE * writes or self._noted <= PRICES_PER_WRITE
+        )
+        if calm or waited >= AT_LATEST_S:
+            self.write(now)
+
+    def write(self, now: float) -> None:
+        """Write what changed."""
+        symbols = list(self._dirty)
+        self._dirty.clear()
+        self._noted = 0
+        self._written_at = now
+        for first in range(0, len(symbols), FIELDS_AT_ONCE):
+            words = [b"HSET", self._key]
+            for symbol in symbols[first : first + FIELDS_AT_ONCE]:
+                words += (symbol.encode(), self.latest[symbol])
+            self._publisher.send(command(*words))
+            self.writes += 1
+
+    def forget(self, symbols: Iterable[str]) -> None:
+        """These symbols left Alpaca: their prices are no longer current."""
+        known = [s for s in symbols if self.latest.pop(s, None) is not None]
+        for symbol in known:
+            self._dirty.pop(symbol, None)
+        for first in range(0, len(known), FIELDS_AT_ONCE):
+            names = (s.encode() for s in known[first : first + FIELDS_AT_ONCE])
+            self._publisher.send(command(b"HDEL", self._key, *names))
+
+    def clear(self) -> None:
+        """A gap begins, or we begin: nothing that was is current."""
+        self.latest.clear()
+        self._dirty.clear()
+        self._publisher.send(command(b"DEL", self._key))
+
+    def again(self) -> None:
+        """Redis may have forgotten: write everything once more."""
+        self._dirty = dict.fromkeys(self.latest)

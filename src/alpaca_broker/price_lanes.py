@@ -1,0 +1,97 @@
+"""The price channels: `seq`, the prepared commands, and the last price of each.
+
+Owns what happens to a trade between decoding and Redis: the hot path, where nothing waits,
+and nothing is built that is not published. Runs in the price producer's loop.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from alpaca_broker.alpaca.rest import LatestTrade
+from alpaca_broker.bus.publisher import Publisher, publish_head
+from alpaca_broker.bus.snapshots import Snapshots
+from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.messages import PriceUpdate
+from alpaca_broker.core.wire import Trade
+from alpaca_broker.errors import UsageError
+
+MOST_LANES = 200_000
+
+
+class Lane:
+    """One price channel: the prepared command and the last `seq`."""
+
+    __slots__ = ("head", "seq")
+
+    def __init__(self, channel: str) -> None:
+        self.head = publish_head(channel)
+        self.seq = 0
+
+
+class PriceLanes:
+    """Every price channel of one feed."""
+
+    def __init__(self, feed: str, channels: Channels, publisher: Publisher) -> None:
+        self._feed, self._channels = feed, channels
+        self._publish = publisher.publish
+        self._encode = msgspec.json.Encoder().encode
+        self._lanes: dict[str, Lane] = {}
+        self.snapshots = Snapshots(publisher, channels.last)
+        self.epoch = 0
+        self.messages = 0
+
+    def publish(self, trade: Trade, received_at: float) -> None:
+        """Publish one trade on its channel.
+
+        Raises:
+            UsageError: more symbols than Alpaca can have; this is something else.
+        """
+        symbol = trade.S
+        lane = self._lanes.get(symbol) or self._new_lane(symbol)
+        lane.seq += 1
+        self.messages += 1
+        payload = self._encode(
+            PriceUpdate(
+                symbol,
+                trade.p,
+                trade.t.timestamp(),
+                trade.s,
+                trade.x,
+                trade.c,
+                trade.i,
+                self._feed,
+                received_at,
+                lane.seq,
+                self.epoch,
+            )
+        )
+        self._publish(lane.head, payload)
+        self.snapshots.note(symbol, payload)
+
+    def look_up(self, symbol: str, trade: LatestTrade, received_at: float) -> None:
+        """Note a price that REST told, unless the stream has told a newer one meanwhile."""
+        if symbol in self.snapshots.latest:
+            return
+        lane = self._lanes.get(symbol) or self._new_lane(symbol)
+        update = PriceUpdate(
+            symbol,
+            trade.p,
+            trade.t.timestamp(),
+            trade.s,
+            trade.x,
+            trade.c,
+            trade.i,
+            self._feed,
+            received_at,
+            lane.seq,
+            self.epoch,
+            source="snapshot",
+        )
+        self.snapshots.note(symbol, self._encode(update))
+
+    def _new_lane(self, symbol: str) -> Lane:
+        if len(self._lanes) >= MOST_LANES:
+            raise UsageError(f"more than {MOST_LANES} different symbols: this is no stock feed")
+        lane = self._lanes[symbol] = Lane(self._channels.price(symbol))
+        return lane

@@ -1,0 +1,253 @@
+"""The registrar: what bots say, what is then wanted, and what they are told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from alpaca_broker.bus.registrar import Registrar, Rules
+from alpaca_broker.core.answers import FeedView
+from alpaca_broker.core.registration import Limits
+
+
+class Office:
+    """A registrar with everything that it tells collected."""
+
+    def __init__(self, **rules: Any) -> None:
+        given = {"linger_s": 0.0, "verify": False} | rules
+        self.wanted: list[tuple[str, ...]] = []
+        self.registrar = Registrar(
+            lambda symbols, accounts: self.wanted.append(symbols),
+            rules=Rules(**given),
+            account=lambda name: {"acc": "acc", "PA1": "acc"}.get(name),
+        )
+        self.registrar.epoch = 7
+        self.registrar.listened(frozenset(), 0.0)
+
+    def says(self, now: float = 0.0, **message: Any) -> None:
+        """A message arrives."""
+        self.registrar.hear(json.dumps(message).encode(), now)
+
+    def view(self, *ready: str, live: bool = True, refused: dict[str, int] | None = None) -> None:
+        """The feed tells what it has."""
+        prices = {"AAPL": b'{"price":1.5}'}
+        self.registrar.view(FeedView(live, frozenset(ready), refused or {}, prices.get))
+
+    def told(self) -> list[dict[str, Any]]:
+        """The answers since the last look, as they are sent."""
+        from alpaca_broker.core.messages import encode
+
+        replies, self.registrar.replies = self.registrar.replies, []
+        return [json.loads(encode(reply.answer)) | {"to": reply.channel} for reply in replies]
+
+
+ASK = {"action": "register", "bot_id": "b", "reply_to": "r", "request_id": "q1"}
+
+
+def test_an_answer_comes_once_alpaca_has_confirmed() -> None:
+    """Not before; with the last prices, the account's id and what was echoed."""
+    office = Office()
+    office.view()
+    office.says(**ASK, symbols=["AAPL"], account_id="PA1")
+    assert office.told() == []
+    office.view("AAPL")
+    (answer,) = office.told()
+    assert answer == {
+        "type": "registration",
+        "request_id": "q1",
+        "status": "ok",
+        "pending": False,
+        "accepted": ["AAPL"],
+        "rejected": [],
+        "account_id": "acc",
+        "last": {"AAPL": {"price": 1.5}},
+        "epoch": 7,
+        "contract": 1,
+        "to": "r",
+    }
+    office.view("AAPL")
+    assert office.told() == []
+
+
+def test_without_alpaca_there_are_two_answers() -> None:
+    """One at once that says pending, and one when it is decided."""
+    office = Office()
+    office.says(**ASK, symbols=["AAPL"])
+    (first,) = office.told()
+    assert (first["pending"], first["status"]) == (True, "ok")
+    office.view("OTHER", live=False)
+    assert office.told() == []
+    office.view("AAPL")
+    (second,) = office.told()
+    assert (second["pending"], second["accepted"]) == (False, ["AAPL"])
+
+
+def test_refused_symbols_have_a_code_and_a_reason() -> None:
+    """Alpaca's refusals, bad names and unknown accounts; the rest is accepted."""
+    office = Office()
+    office.says(**ASK, symbols=["AAPL", "MSFT", "aapl"], account_id="stranger")
+    office.told()
+    office.view("AAPL", refused={"MSFT": 405})
+    (answer,) = office.told()
+    assert (answer["status"], answer["accepted"], answer["account_id"]) == (
+        "partial",
+        ["AAPL"],
+        None,
+    )
+    codes = {(r.get("symbol"), r.get("account_id"), r["code"]) for r in answer["rejected"]}
+    assert codes == {
+        ("MSFT", None, 405),
+        ("aapl", None, "bad_symbol"),
+        (None, "stranger", "unknown_account"),
+    }
+    assert all(r["reason"] for r in answer["rejected"])
+
+
+def test_nothing_accepted_is_an_error() -> None:
+    """All symbols refused."""
+    office = Office()
+    office.view(refused={"MSFT": 400})
+    office.says(**ASK, symbols=["MSFT"])
+    assert [a["status"] for a in office.told()] == ["error"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"action": "buy", "reply_to": "r", "request_id": "q"},
+        {"action": "register", "symbols": "AAPL", "reply_to": "r", "request_id": "q"},
+        {"action": "register", "symbols": [], "reply_to": "r", "request_id": "q"},
+    ],
+)
+def test_a_bad_message_is_answered_where_it_can_be(message: dict[str, Any]) -> None:
+    """An error with the reason; nothing is changed."""
+    office = Office()
+    office.says(**message)
+    (answer,) = office.told()
+    assert (answer["to"], answer["status"], answer["request_id"]) == ("r", "error", "q")
+    assert answer["rejected"][0]["code"] == "bad_message"
+    assert office.wanted == []
+
+
+@pytest.mark.parametrize(
+    "reply_to", ["price:AAPL", "order:x", "broker:status", "p:price:AAPL", "\n"]
+)
+def test_an_answer_cannot_forge_what_the_broker_says(reply_to: str) -> None:
+    """The broker's own channels are no address."""
+    office = Office()
+    office.says(**(ASK | {"reply_to": reply_to}), symbols=["AAPL"])
+    assert office.told() == []
+    assert office.wanted == []
+
+
+def test_an_unknown_asset_is_taken_back_and_told() -> None:
+    """Its neighbours stay; the answer waits for the look-up."""
+    office = Office(verify=True)
+    office.view("AAPL", "AAPLL")
+    office.says(**ASK, symbols=["AAPL", "AAPLL"])
+    assert office.told() == []
+    (question,) = office.registrar.unverified
+    office.registrar.verified(question, frozenset({"AAPLL"}))
+    (answer,) = office.told()
+    assert answer["accepted"] == ["AAPL"]
+    assert answer["rejected"][0]["code"] == "unknown_symbol"
+    assert office.wanted[-1] == ("AAPL",)
+
+
+def test_listening_is_enough_and_ending_it_is_too() -> None:
+    """A subscriber without a registration gets prices, for as long as it listens and a linger."""
+    office = Office(linger_s=5.0)
+    office.registrar.listened(frozenset({"MSFT"}), 0.0)
+    assert office.wanted[-1] == ("MSFT",)
+    office.registrar.listened(frozenset(), 1.0)
+    office.registrar.listened(frozenset(), 5.9)
+    assert office.wanted[-1] == ("MSFT",)
+    office.registrar.listened(frozenset(), 6.0)
+    assert office.wanted[-1] == ()
+
+
+def test_a_symbol_that_somebody_listens_to_cannot_be_cut_off() -> None:
+    """Even where listening alone brings nothing."""
+    office = Office(discover=False)
+    office.says(action="register", symbols=["AAPL"], bot_id="b")
+    office.registrar.listened(frozenset({"AAPL", "IBM"}), 0.0)
+    office.says(action="unregister", bot_id="b")
+    assert office.wanted[-1] == ("AAPL",)
+    office.registrar.listened(frozenset(), 1.0)
+    assert office.wanted[-1] == ()
+
+
+def test_a_bot_without_a_lease_to_whom_nobody_listens_is_forgotten() -> None:
+    """After a while; who listens, has a lease or follows orders is not."""
+    office = Office(idle_s=600.0, discover=False)
+    office.says(action="register", symbols=["A"], bot_id="gone")
+    office.says(action="register", symbols=["B"], bot_id="listener")
+    office.says(action="register", symbols=["C"], account_id="acc")
+    office.says(action="register", symbols=["D"], bot_id="leased", ttl=86_400)
+    office.registrar.listened(frozenset({"B"}), 500.0)
+    office.registrar.listened(frozenset({"B"}), 600.0)
+    assert office.wanted[-1] == ("B", "D")
+    assert office.registrar.registry.account_names() == {"acc"}
+    assert {"gone", "acc"} <= office.registrar.changed
+
+
+def test_a_flood_is_the_flooders_own_trouble(caplog: pytest.LogCaptureFixture) -> None:
+    """Over its allowance a bot's messages change nothing; others' do; later it may speak again."""
+    office = Office(messages_per_second=10.0)
+    for n in range(100):
+        office.says(action="register", symbols=[f"S{n}"], bot_id="flood")
+    assert len(office.wanted[-1]) == 20
+    office.says(action="register", symbols=["OK"], bot_id="calm")
+    assert "OK" in office.wanted[-1]
+    office.says(1.0, action="register", symbols=["LATER"], bot_id="flood")
+    assert "LATER" in office.wanted[-1]
+    assert "over 10 messages/s" in caplog.text
+
+
+def test_limits_are_rules(caplog: pytest.LogCaptureFixture) -> None:
+    """Bytes and symbols of a message, symbols of a bot."""
+    office = Office(limits=Limits(bytes=120, symbols=2), symbols_per_bot=3)
+    office.says(action="register", symbols=["A", "B", "C"], bot_id="b")
+    office.says(action="register", symbols=["A" * 200], bot_id="b")
+    office.says(action="register", symbols=["A", "B"], bot_id="b")
+    office.says(action="register", symbols=["C", "D"], bot_id="b")
+    assert office.wanted == [("A", "B")]
+
+
+def test_wishes_are_handed_on_only_when_they_change() -> None:
+    """Renewing a lease is no news."""
+    office = Office()
+    for _ in range(3):
+        office.says(action="register", symbols=["A"], bot_id="x", ttl=10)
+    office.registrar.expire(11.0)
+    assert office.wanted == [("A",), ()]
+
+
+def test_what_is_kept_is_taken_up_again() -> None:
+    """Symbols in their order, the account, the lease on the wall's clock; the bot's word wins."""
+    first = Office()
+    first.says(0.0, action="register", symbols=["B", "A"], bot_id="x", ttl=100)
+    first.says(0.0, action="register", symbols=["C"], account_id="acc")
+    kept = {bot: first.registrar.registry.saved(bot, 1_000.0) for bot in ("x", "acc", "nobody")}
+    assert kept["nobody"] is None
+    second = Office()
+    second.says(50.0, action="register", symbols=["Z"], bot_id="acc")
+    for bot in ("x", "acc"):
+        saved = kept[bot]
+        assert saved is not None
+        second.registrar.registry.restore(bot, saved, 50.0, 1_000.0)
+    assert second.registrar.registry.symbols() == ("Z", "B", "A")
+    assert second.registrar.registry.expire(99.9) == []
+    assert second.registrar.registry.expire(100.0) == ["x"]
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x00", b"[" * 10_000, b"9" * 2_000_000])
+def test_rubbish_is_survived(payload: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """One line, no exception, no change."""
+    office = Office()
+    office.registrar.hear(payload, 0.0)
+    assert len(office.registrar.registry) == 0
+    assert "a registration was not understood" in caplog.text
+    assert max(len(record.getMessage()) for record in caplog.records) < 500
