@@ -252,8 +252,28 @@ def read_settings(env_file: Path = ENV_FILE) -> Settings:
 def _one_line(error: Any, env_file: Path) -> str:
     name = str(error["loc"][0]).upper() if error["loc"] else "settings"
     where = "the environment" if name in {n.upper() for n in os.environ} else str(env_file)
-    reason = str(error["msg"]).removeprefix("Value error, ")
-    return f"{name} in {where}: {reason[0].lower()}{reason[1:]}"
+    return f"{name} in {where}: {_reason(error)}"
+
+
+def _reason(error: Any) -> str:
+    """What is wrong, in plain words; what was given is shown, but for secrets."""
+    context, given = error.get("ctx", {}), f", not {error['input']!r}"
+    match error["type"]:
+        case "int_parsing" | "int_from_float":
+            return f"must be a whole number{given}"
+        case "float_parsing":
+            return f"must be a number{given}"
+        case "bool_parsing" | "bool_type":
+            return f"must be true or false{given}"
+        case "literal_error":
+            return f"must be {context['expected'].replace(chr(39), '')}{given}"
+        case "greater_than_equal" | "greater_than":
+            return f"must be at least {context.get('ge', context.get('gt'))}{given}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}{given}"
+        case "string_pattern_mismatch":
+            return f"may hold letters, digits and . _ : - only (at most 64){given}"
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def _as_ws(url: str) -> str:

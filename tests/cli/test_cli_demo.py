@@ -33,7 +33,7 @@ def test_it_shows_prices_and_orders_and_ends_by_itself(start: Any, listening: An
     assert command.err == ""
     assert not re.search(r"[^\n\x20-\x7e]", command.out)
     prices = re.search(r"prices   ([\d,]+) published .* ([\d,]+) delivered", command.out)
-    orders = re.search(r"orders   (\d+) updates; .*\d filled", command.out)
+    orders = re.search(r"orders   (\d+) updates of \d+ orders: .*\d filled", command.out)
     assert prices is not None
     assert orders is not None
     assert int(prices[1].replace(",", "")) > 100

@@ -62,7 +62,7 @@ class Link:
             async with asyncio.timeout(SEND_WITHIN_S):
                 await self._socket.send_str(data.decode())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UpstreamUnavailable(self._url, _reason(error)) from error
+            raise UpstreamUnavailable(self._url, reason(error)) from error
 
     async def ping(self) -> None:
         """Ask for a sign of life; `heard_at` tells whether one came.
@@ -74,7 +74,7 @@ class Link:
             async with asyncio.timeout(SEND_WITHIN_S):
                 await self._socket.ping()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UpstreamUnavailable(self._url, _reason(error)) from error
+            raise UpstreamUnavailable(self._url, reason(error)) from error
 
 
 @asynccontextmanager
@@ -97,7 +97,7 @@ async def open_link(http: aiohttp.ClientSession, url: str) -> AsyncIterator[Link
     except aiohttp.WSServerHandshakeError as error:
         raise UpstreamRefused(error.status, f"{url}: the upgrade was refused", http=True) from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise UpstreamUnavailable(url, _reason(error)) from error
+        raise UpstreamUnavailable(url, reason(error)) from error
     try:
         yield Link(socket, url)
     finally:
@@ -106,12 +106,14 @@ async def open_link(http: aiohttp.ClientSession, url: str) -> AsyncIterator[Link
 
 def _why_ended(socket: aiohttp.ClientWebSocketResponse, message: aiohttp.WSMessage) -> str:
     if message.type is WSMsgType.ERROR:
-        return _reason(message.data)
+        return reason(message.data)
     code = socket.close_code
     return f"closed by the other side (code {code})" if code else "the connection was cut"
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot be reached ({error.os_error.strerror or error.os_error})"
     return str(error) or type(error).__name__

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from alpaca_broker.alpaca.link import HEADERS
+from alpaca_broker.alpaca.link import HEADERS, reason
 from alpaca_broker.core.wire import Instant, Int64
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.settings import KeyPair, as_http
@@ -76,7 +76,7 @@ class _Rest:
         except msgspec.MsgspecError as error:
             raise UpstreamUnavailable(url, f"an answer that cannot be read: {error}") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UpstreamUnavailable(url, str(error) or type(error).__name__) from error
+            raise UpstreamUnavailable(url, reason(error)) from error
 
 
 class TradingRest(_Rest):

@@ -115,7 +115,7 @@ class Publisher:
             try:
                 await self._serve()
             except BusError as error:
-                if self.error is None:
+                if self.error is None and self._waiting:
                     log.warning("prices wait: %s", error)
                 self.error = str(error)
             await asyncio.sleep(patience.after(monotonic() - began))

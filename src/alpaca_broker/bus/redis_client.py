@@ -57,7 +57,7 @@ def advice(error: Exception, target: RedisTarget) -> str:
     if isinstance(error, RedisConnectionError | OSError):
         return (
             f"Redis at {where} cannot be reached: is it running? Check REDIS_HOST and REDIS_PORT "
-            f"(or REDIS_URL), or start with --embedded-redis"
+            f"(or REDIS_URL), or start the broker with --embedded-redis"
         )
     return f"Redis at {where}: {error}"
 

@@ -8,7 +8,7 @@ aside with a code and a reason, and its neighbours stand.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -161,5 +161,9 @@ def _may_reply_to(channel: str) -> bool:
 
 def _what_is_wrong(error: Exception) -> str:
     if isinstance(error, msgspec.ValidationError):
-        return f"{error}"  # names the field: "Expected `array`, got `str` - at `$.symbols`"
+        text = str(error)  # names the field: "Expected `array`, got `str` - at `$.symbols`"
+        if text.startswith("Invalid enum value"):
+            allowed = ("register", "unregister") if "$.action" in text else get_args(Kind)
+            text = f"{text}: one of {', '.join(allowed)}"
+        return text
     return f"not a JSON object: {error}"

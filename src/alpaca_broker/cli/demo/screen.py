@@ -7,7 +7,11 @@ most.
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import sys
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -140,6 +144,13 @@ def _broker(board: Board, port: int, width: int) -> Table:
         " redis", f"127.0.0.1:{port}, {status.get('bots', 0)} bots registered, epoch {epoch}"
     )
     lines.add_row(
-        Text(" look in", style="dim"), Text(f"REDIS_PORT={port} alpaca-broker watch", style="dim")
+        Text(" look in", style="dim"), Text(f"REDIS_PORT={port} {_command()} watch", style="dim")
     )
     return lines
+
+
+def _command() -> str:
+    """What the user has to type: the name, or where it lies when that is not on the PATH."""
+    if shutil.which("alpaca-broker"):
+        return "alpaca-broker"
+    return os.path.relpath(Path(sys.executable).parent / "alpaca-broker")

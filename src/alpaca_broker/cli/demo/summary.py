@@ -57,8 +57,9 @@ def summary(board: Board, published: int) -> list[str]:
     return [
         f"The demo ran for {seconds:.1f} s.",
         f"prices   {published:,} published ({published / max(seconds, 0.1):,.0f}/s), "
-        f"{board.delivered:,} delivered to {board.bots} bots",
-        f"orders   {orders.updates:,} updates; {states or 'no order'}",
+        f"{board.delivered:,} delivered to {board.bots} bots, to each what it asked for",
+        f"orders   {orders.updates:,} updates of {sum(orders.counts().values())} orders: "
+        f"{states or 'none'}",
         f"holes    {board.holes}",
         f"latency  median {milliseconds(board.age(0.5))} ms, p99 {milliseconds(board.age(0.99))} "
         f"ms, from the broker's receipt to a bot",
