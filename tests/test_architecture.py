@@ -72,7 +72,8 @@ def test_only_the_command_line_imports_the_simulator() -> None:
 
 def test_the_client_imports_no_server_part() -> None:
     """What bots import stands on core and errors; settings are read when needed."""
-    assert rooms(Path("client.py")) <= {"core", "errors", "settings"}
+    for module in within("client"):
+        assert rooms(module) <= {"client", "core", "errors", "settings"}
 
 
 def test_the_broker_is_above_its_parts_and_below_the_command_line() -> None:

@@ -101,6 +101,10 @@ def test_a_data_account_without_keys_is_named(env_file: Path) -> None:
         ("REDIS_URL", "http://h"),
         ("REDIS_URL", "redis://:s3cret@h:port/0"),
         ("REDIS_URL", "redis://:s3cret@h/zero"),
+        ("REDIS_URL", "redis://h?db=3"),
+        ("REDIS_URL", "unix:///s?db=2"),
+        ("REDIS_URL", "redis://h/-1"),
+        ("ALPACA_PAPER_URL", "https://paper-api.alpaca.markets/v2"),
         ("LOG_LEVEL", "LOUD"),
         ("ALPACA_FEED", "siphon"),
         ("ALPACA_DATA_STREAM_URL", "stream.data.alpaca.markets"),
@@ -145,6 +149,26 @@ def test_redis_urls_are_read(
     target = load_settings(env_file).redis()
     assert (target.where, target.tls, target.db) == (where, tls, db)
     assert (target.username, target.password) == (user, password)
+
+
+def test_blanks_and_quotes_around_a_value_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker --env-file` keeps the quotes that people write."""
+    monkeypatch.setenv("PAPER_ALPACA_API_KEY_ID", '"PK1"')
+    monkeypatch.setenv("PAPER_ALPACA_API_SECRET_KEY", " 's3cret' ")
+    monkeypatch.setenv("REDIS_HOST", ' "there" ')
+    monkeypatch.setenv("REDIS_PORT", "'7000'")
+    settings = load_settings(Path("none"))
+    assert settings.data_keys().key_id == "PK1"
+    assert settings.data_keys().secret == "s3cret"
+    assert settings.redis().where == "there:7000"
+
+
+def test_what_was_given_is_shown_unless_it_is_secret(env_file: Path) -> None:
+    """In plain words."""
+    env_file.write_text(KEYS + "REDIS_PORT=abc\n")
+    assert problem(env_file).endswith("must be a whole number, not 'abc'")
+    env_file.write_text(KEYS + "LOG_LEVEL=LOUD\n")
+    assert "must be DEBUG, INFO" in problem(env_file)
 
 
 def test_secrets_stay_out_of_every_repr(env_file: Path) -> None:

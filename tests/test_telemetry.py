@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 
 import pytest
 
@@ -104,3 +105,24 @@ def test_seldom_lets_one_through_and_counts_the_rest(times: int) -> None:
     assert seldom.may_say()
     assert seldom.more() == f" (and {times} more)"
     assert seldom.more() == ""
+
+
+def test_no_record_is_lost_uncounted_between_threads() -> None:
+    """Three threads write while one takes: what was written is taken or counted."""
+    queue = RecordQueue(Redactor())
+    taken, each = 0, 3_000
+    made = record("x")
+    writers = [
+        threading.Thread(target=lambda: [queue.emit(made) for _ in range(each)]) for _ in range(3)
+    ]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for writer in writers:
+            writer.start()
+        while any(writer.is_alive() for writer in writers):
+            taken += len(queue.take())
+    finally:
+        sys.setswitchinterval(before)
+    taken += len(queue.take())
+    assert taken + queue.dropped == 3 * each

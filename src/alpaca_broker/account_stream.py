@@ -1,17 +1,15 @@
-"""One account's order events, from Alpaca's trading stream to the journal, none dropped.
+"""One account's order stream: its link to Alpaca, and what comes over it.
 
-Owns the account's link and a bounded queue. The reader puts events into the queue; one writer takes
-them out and records each until Redis has it. A full queue stops the reading of this account's
-stream, nothing else.
+Owns the conversation (who we are, what we listen to) and the reading of order events, which it puts
+into its lane. A full lane stops the reading of this account's stream, nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
-from time import monotonic, time
+from time import time
 from typing import Any
 
 import aiohttp
@@ -19,29 +17,24 @@ import aiohttp
 from alpaca_broker.alpaca.link import Link, open_link
 from alpaca_broker.alpaca.rest import Account, TradingRest
 from alpaca_broker.bus.journal import Journal
-from alpaca_broker.bus.redis_client import RedisError, advice
-from alpaca_broker.core.backoff import Patience
-from alpaca_broker.core.messages import AccountStatus, Gap, OrderUpdate
+from alpaca_broker.core.messages import AccountStatus, Gap
 from alpaca_broker.core.orders import dedupe_key, order_update
 from alpaca_broker.core.outage import RESTARTED, Outage
+from alpaca_broker.core.verdicts import NO_CODE
 from alpaca_broker.core.wire import json_object, listen_message, trading_auth_message
-from alpaca_broker.errors import RemoteProtocolError, UpstreamRefused, UpstreamUnavailable
+from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
+from alpaca_broker.order_lane import OrderLane
 from alpaca_broker.settings import KeyPair, RedisTarget
 from alpaca_broker.supervision import LinkState, Supervisor
 from alpaca_broker.telemetry import Seldom, fields
 
 log = logging.getLogger(__name__)
 
-QUEUED_EVENTS = 10_000
 GREETING_WITHIN_S = 10.0
-PING_AFTER_S = 10.0
-SILENT_FOR_S = 25.0
-LOOK_EVERY_S = 1.0
-DRAIN_WITHIN_S = 1.0
 
 
 class AccountStream:
-    """One account's order events: its link, its queue, its journal."""
+    """One account's order events, kept alive."""
 
     def __init__(
         self,
@@ -54,21 +47,18 @@ class AccountStream:
         on_gap: Callable[[Gap], None],
     ) -> None:
         self._keys, self._url, self._rest_url = keys, url, rest_url
-        self._order_channel = order_channel
-        self._on_gap = on_gap
+        self._order_channel, self._on_gap = order_channel, on_gap
+        self._state = LinkState(changed)
+        self._supervisor = Supervisor(f"{keys.environment} account", self._state)
         self._outage = Outage()
         self._epoch = 0
         self._received: dict[str, float] = {}
-        self._state = LinkState(changed)
-        self._supervisor = Supervisor(f"{keys.environment} account", self._state)
-        self._queue: asyncio.Queue[tuple[OrderUpdate, str]] = asyncio.Queue(QUEUED_EVENTS)
         self._complaints = Seldom(1.0)
         self._known = asyncio.Event()
-        self._unfinished = 0  # read and not yet recorded
         self._last_event: float | None = None
+        self._account_names: frozenset[str] = frozenset()
+        self.lane = OrderLane()
         self.account: Account | None = None
-        self.account_names: frozenset[str] = frozenset()  # under which bots follow orders
-        self.events = 0
 
     @property
     def environment(self) -> str:
@@ -83,91 +73,71 @@ class AccountStream:
     @property
     def status(self) -> AccountStatus:
         """What the heartbeat says of this account. May be read from any thread."""
+        state, error = self._state.state, self._state.error
+        if state == "live" and self.lane.trouble is not None:
+            state, error = "stale", self.lane.trouble
         return AccountStatus(
             environment=self._keys.environment,
-            state=self._state.state,
+            state=state,
             since=round(self._state.since, 3),
             account_number=self.account.account_number if self.account else None,
             last_message=self._last_event,
-            error=self._state.error,
+            error=error,
         )
 
     def begin(self, epoch: int, received: dict[str, float]) -> None:
         """We lead under this epoch; `received` says until when accounts were heard before."""
         self._epoch, self._received = epoch, received
 
+    def named(self, account_names: frozenset[str]) -> None:
+        """Bots follow orders under these names: the account's number is one we understand."""
+        self._account_names = account_names
+        number = self.account.account_number if self.account else ""
+        self.lane.also_on = self._order_channel(number) if number in account_names else None
+
     async def stay_connected(self, http: aiohttp.ClientSession) -> None:
         """Keep the stream alive until cancelled, or until Alpaca refuses for good."""
         await self._supervisor.run(lambda: self._converse(http))
 
     async def write(self, journal: Callable[[str], Journal], target: RedisTarget) -> None:
-        """Record every event until cancelled; one that Redis did not take is tried again.
+        """Record every event until cancelled.
 
         Raises:
             Superseded: another broker leads.
         """
         await self._known.wait()
-        assert self.account is not None
-        book = journal(self.account.id)
-        patience = Patience(random.uniform, first=0.05, ceiling=2.0, settled=1.0)
-        complaints = Seldom(10.0)
-        while True:
-            update, key = await self._queue.get()
-            while True:
-                began = monotonic()
-                try:
-                    if await book.record(update, key, self._also_on()):
-                        self.events += 1
-                    break
-                except (RedisError, OSError) as error:
-                    if complaints.may_say():
-                        log.error("orders wait, none is lost: %s", advice(error, target))
-                    await asyncio.sleep(patience.after(monotonic() - began))
-            self._queue.task_done()
-            self._unfinished -= 1
-
-    async def drain(self) -> int:
-        """Wait until everything read is recorded; returns how many events were not in time."""
-        try:
-            async with asyncio.timeout(DRAIN_WITHIN_S):
-                await self._queue.join()
-        except TimeoutError:
-            pass
-        return self._unfinished
-
-    def _also_on(self) -> str | None:
-        """A second channel, for bots that know the account by its number."""
-        number = self.account.account_number if self.account else ""
-        return self._order_channel(number) if number in self.account_names else None
+        await self.lane.write(journal(self.name), target)
 
     async def _converse(self, http: aiohttp.ClientSession) -> None:
         """One link, from the account's name to the link's end."""
         if self.account is None:
             rest = TradingRest(http, self._rest_url, self._keys)
             self.account = await rest.account()
+            self.named(self._account_names)
             self._known.set()
             if (at := self._received.get(self.account.id)) is not None:
                 self._outage.begins(at, (), RESTARTED)
         async with open_link(http, self._url) as link:
             await self._greet(link)
-            self._state.set("live")
-            log.info(
-                "%s account %s is live (id %s)",
-                self._keys.environment,
-                self.account.account_number or "without a number",
-                self.account.id,
-                extra=fields(account_id=self.account.id, environment=self._keys.environment),
-            )
-            self._say_what_was_missed(self.account)
+            self._is_live(self.account)
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._watch(link), name="watch")
+                    tasks.create_task(link.stay_heard(self.lane.has_room), name="pings")
                     while True:
-                        await self._take(await link.receive())
+                        self._take(await link.receive())
+                        await self.lane.room()
             finally:
                 self._outage.begins(round(time(), 6), (), "the order stream ended")
 
-    def _say_what_was_missed(self, account: Account) -> None:
+    def _is_live(self, account: Account) -> None:
+        self._state.set("live")
+        log.info(
+            "%s account %s is live (id %s)",
+            self._keys.environment,
+            account.account_number or "without a number",
+            account.id,
+            extra=fields(account_id=account.id, environment=self._keys.environment),
+        )
         if gap := self._outage.ends(round(time(), 6), (), self._epoch):
             gap.account_id = account.id
             self._on_gap(gap)
@@ -179,12 +149,12 @@ class AccountStream:
                 await link.send(trading_auth_message(self._keys.key_id, self._keys.secret))
                 answer = await self._answer(link, "authorization")
                 if answer.get("status") != "authorized":
-                    text = answer.get("message") or "the order stream refused the keys"
-                    raise UpstreamRefused(401, str(text)[:300], http=True)
+                    text = str(answer.get("message") or "unauthorized")[:300]
+                    raise UpstreamRefused(NO_CODE, f"{self._url}: {text}")
                 await link.send(listen_message())
                 answer = await self._answer(link, "listening")
                 if "trade_updates" not in (answer.get("streams") or ()):
-                    raise UpstreamRefused(403, "order events are not available", http=True)
+                    raise UpstreamRefused(NO_CODE, f"{self._url}: no order events for this key")
         except TimeoutError as error:
             raise UpstreamUnavailable(self._url, "no answer to the greeting") from error
 
@@ -196,24 +166,28 @@ class AccountStream:
             if message is not None and message.get("stream") == stream:
                 data = message.get("data")
                 return data if isinstance(data, dict) else {}
-            await self._take(frame)
+            self._take(frame)
 
-    async def _take(self, frame: bytes | str) -> None:
-        """Queue an order event; a full queue makes this account's stream wait."""
+    def _take(self, frame: bytes | str) -> None:
+        """Put an order event into the lane; anything else is complained about.
+
+        Raises:
+            UpstreamUnavailable: Alpaca says that the stream ends.
+        """
         now = round(time(), 6)
         message = json_object(frame)
+        data = message.get("data") if message is not None else None
         if message is not None and message.get("action") == "error":
-            raise RemoteProtocolError("live", "an error message: the stream ends")
-        if message is None or message.get("stream") != "trade_updates":
-            if message is None or message.get("stream") not in ("listening", "authorization"):
-                self._complain(frame)
+            text = str(data.get("error_message") if isinstance(data, dict) else "an error")[:300]
+            raise UpstreamUnavailable(self._url, f"the stream ends: {text}")
+        if message is not None and message.get("stream") in ("listening", "authorization"):
             return
-        data = message.get("data")
         update = None
-        if isinstance(data, dict) and self.account is not None:
+        is_update = message is not None and message.get("stream") == "trade_updates"
+        if is_update and isinstance(data, dict):
             update = order_update(
                 data,
-                account_id=self.account.id,
+                account_id=self.name,
                 environment=self._keys.environment,
                 received_at=now,
             )
@@ -221,27 +195,10 @@ class AccountStream:
             self._complain(frame)
             return
         self._last_event = now
-        self._unfinished += 1
-        await self._queue.put((update, dedupe_key(update, data.get("event_id"))))
+        self.lane.put(update, dedupe_key(update, data.get("event_id")))
 
     def _complain(self, frame: bytes | str) -> None:
         if len(frame) > 1 and self._complaints.may_say():  # a heartbeat is one byte (JS SDK 3)
             sample = frame if isinstance(frame, str) else frame[:600].decode("utf-8", "replace")
             more = self._complaints.more()
             log.warning("an order message was not understood%s: %s", more, sample[:300])
-
-    async def _watch(self, link: Link) -> None:
-        """Ping a silent link, and hang up where nothing comes back.
-
-        Raises:
-            UpstreamUnavailable: no sign of life.
-        """
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            silent_for = monotonic() - link.heard_at
-            if self._queue.full():
-                link.heard_at = monotonic()  # we are the ones who do not listen
-            elif silent_for >= SILENT_FOR_S:
-                raise UpstreamUnavailable(self._url, f"no sign of life for {silent_for:.0f} s")
-            if silent_for >= PING_AFTER_S:
-                await link.ping()

@@ -12,6 +12,7 @@ import os
 import socket
 from math import inf
 from queue import Empty, SimpleQueue
+from secrets import token_hex
 from time import monotonic, time
 
 from alpaca_broker import telemetry
@@ -54,7 +55,8 @@ class AlpacaBroker:
         self._settings = settings
         target = settings.redis()
         channels = Channels(settings.channel_prefix)
-        self._leader = f"{socket.gethostname()}:{os.getpid()}"
+        # In containers host and process number may be the same for two brokers.
+        self._leader = f"{socket.gethostname()}:{os.getpid()}:{token_hex(3)}"
         self._records = telemetry.RecordQueue(telemetry.Redactor(settings.secrets()))
         # Reentrant, so that a signal handler may put into it while the main thread waits.
         self._ends: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -257,10 +259,11 @@ def _trading_rest(settings: Settings) -> MakeRest:
     return lambda http: TradingRest(http, url, keys)
 
 
-def _as_broker_error(failure: BaseException) -> BaseException:
-    """A thread's failure as the one error it began with."""
+def _as_broker_error(failure: BaseException) -> BrokerError:
+    """A thread's failure as the one error it began with; what nobody foresaw is logged whole."""
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     if isinstance(failure, BrokerError):
         return failure
+    log.critical("a thread failed", exc_info=failure)
     return BrokerError(f"the broker failed: {type(failure).__name__}: {failure}")

@@ -12,6 +12,7 @@ import aiohttp
 from redis.asyncio import Redis
 
 from alpaca_broker.alpaca.assets import Assets
+from alpaca_broker.alpaca.link import http_session
 from alpaca_broker.alpaca.rest import TradingRest
 from alpaca_broker.bus.desk import Desk
 from alpaca_broker.bus.heartbeat import Heartbeat
@@ -75,7 +76,7 @@ class Control:
             ExceptionGroup of Superseded: another broker leads.
         """
         try:
-            async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
+            async with http_session() as http, asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.desk.listen(), name="registrations")
                 tasks.create_task(self.desk.write(), name="answers")
                 tasks.create_task(self.desk.look(), name="listeners")

@@ -52,6 +52,8 @@ class UpstreamRefused(BrokerError):
         super().__init__(code, text)
 
     def __str__(self) -> str:
+        if not self.code:
+            return self.text
         return f"{self.text} ({'HTTP ' if self.http else ''}{self.code})"
 
 

@@ -7,14 +7,13 @@ Stopping cancels the coroutine once, which then closes what it opened; the owner
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvloop
 
-log = logging.getLogger(__name__)
+from alpaca_broker.errors import UsageError
 
 
 class LoopThread:
@@ -29,6 +28,7 @@ class LoopThread:
         self._main, self._on_failure = main, on_failure
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name)
 
@@ -62,7 +62,8 @@ class LoopThread:
         return not self._thread.is_alive()
 
     def _cancel(self) -> None:
-        if self._task is not None and not self._task.done() and not self._task.cancelling():
+        if self._task is not None and not self._stopping:
+            self._stopping = True
             self._task.cancel()  # once: a second cancel would break into the closing
 
     def _run(self) -> None:
@@ -70,13 +71,17 @@ class LoopThread:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._supervised())
-        except asyncio.CancelledError:
-            pass  # we were told to stop
+            self._unless_stopping(UsageError(f"thread {self.name} ended by itself"))
+        except asyncio.CancelledError as error:
+            self._unless_stopping(error)
         except BaseException as error:
-            log.critical("thread %s failed", self.name, exc_info=error)
             self._on_failure(error)
         finally:
             self._ready.set()
+
+    def _unless_stopping(self, error: BaseException) -> None:
+        if not self._stopping:
+            self._on_failure(error)
 
     async def _supervised(self) -> None:
         self._task = asyncio.current_task()

@@ -10,10 +10,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import aiohttp
 from redis.asyncio import Redis
 
 from alpaca_broker.account_stream import AccountStream
+from alpaca_broker.alpaca.link import http_session
 from alpaca_broker.bus.journal import Journal
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import AccountStatus
@@ -48,7 +48,7 @@ class OrderProducer:
     @property
     def events(self) -> int:
         """How many order events were recorded."""
-        return sum(stream.events for stream in self._streams)
+        return sum(stream.lane.recorded for stream in self._streams)
 
     def lead(self, epoch: int, received: dict[str, float]) -> None:
         """Speak under this epoch from now on; until then nothing is opened.
@@ -63,7 +63,7 @@ class OrderProducer:
     def named(self, account_names: frozenset[str]) -> None:
         """Bots follow orders under these ids or numbers."""
         for stream in self._streams:
-            stream.account_names = account_names
+            stream.named(account_names)
 
     async def run(self) -> None:
         """Keep all accounts alive until cancelled; then record what was read.
@@ -87,7 +87,7 @@ class OrderProducer:
                 try:
                     await self._read()
                 finally:
-                    left = sum([await stream.drain() for stream in self._streams])
+                    left = sum([await stream.lane.drain() for stream in self._streams])
                     if left:
                         log.error("%d order events were not recorded before the end", left)
                     for task in writing:
@@ -96,7 +96,7 @@ class OrderProducer:
             await client.aclose()
 
     async def _read(self) -> None:
-        async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as readers:
+        async with http_session() as http, asyncio.TaskGroup() as readers:
             for stream in self._streams:
                 readers.create_task(
                     stream.stay_connected(http), name=f"reader {stream.environment}"

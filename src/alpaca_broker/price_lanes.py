@@ -14,7 +14,6 @@ from alpaca_broker.bus.snapshots import Snapshots
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import PriceUpdate
 from alpaca_broker.core.wire import Trade
-from alpaca_broker.errors import UsageError
 
 MOST_LANES = 200_000
 
@@ -40,15 +39,14 @@ class PriceLanes:
         self.snapshots = Snapshots(publisher, channels.last)
         self.epoch = 0
         self.messages = 0
+        self.turned_away = 0
 
     def publish(self, trade: Trade, received_at: float) -> None:
-        """Publish one trade on its channel.
-
-        Raises:
-            UsageError: more symbols than Alpaca can have; this is something else.
-        """
+        """Publish one trade on its channel."""
         symbol = trade.S
         lane = self._lanes.get(symbol) or self._new_lane(symbol)
+        if lane is None:
+            return
         lane.seq += 1
         self.messages += 1
         payload = self._encode(
@@ -74,6 +72,8 @@ class PriceLanes:
         if symbol in self.snapshots.latest:
             return
         lane = self._lanes.get(symbol) or self._new_lane(symbol)
+        if lane is None:
+            return
         update = PriceUpdate(
             symbol,
             trade.p,
@@ -90,8 +90,9 @@ class PriceLanes:
         )
         self.snapshots.note(symbol, self._encode(update))
 
-    def _new_lane(self, symbol: str) -> Lane:
+    def _new_lane(self, symbol: str) -> Lane | None:
         if len(self._lanes) >= MOST_LANES:
-            raise UsageError(f"more than {MOST_LANES} different symbols: this is no stock feed")
+            self.turned_away += 1  # Alpaca knows some ten thousand symbols: this is something else
+            return None
         lane = self._lanes[symbol] = Lane(self._channels.price(symbol))
         return lane

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from itertools import islice
 from time import monotonic, time
 
 import aiohttp
 
-from alpaca_broker.alpaca.link import Link, open_link
+from alpaca_broker.alpaca.link import Link, http_session, open_link
 from alpaca_broker.alpaca.rest import DataRest
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.core.answers import FeedView
@@ -41,11 +42,10 @@ log = logging.getLogger(__name__)
 
 GREETING_WITHIN_S = 10.0  # Alpaca's own limit for the authentication
 ANSWER_WITHIN_S = 15.0  # for a subscription
-PING_AFTER_S = 10.0  # Alpaca wants to hear something every 20 s (its staff, forum 17678)
-SILENT_FOR_S = 25.0
 LOOK_EVERY_S = 1.0
 DRAIN_WITHIN_S = 1.0
 TICK_S = 0.05
+MOST_REFUSED = 100  # symbols named in the status; how many there are is told besides
 LOOK_UP_AT_ONCE = 500  # symbols in one REST call
 LOOK_UP_WITHIN_S = 2.0
 LOOK_UPS_PER_MINUTE = 40  # of the 200 REST calls that an account has
@@ -85,21 +85,35 @@ class PriceProducer:
         self._epoch = 0
         self._asked_at: float | None = None
         self._waits_for_room = False
-        self._complaints = Seldom(1.0)
+        self._complaints, self._waits = Seldom(1.0), Seldom(10.0)
         self._look_ups: list[float] = []
         self._last_frame: float | None = None
 
     @property
     def status(self) -> FeedStatus:
         """What the heartbeat says of this feed. May be read from any thread."""
+        state, error = self._state.state, self._state.error
+        if state == "live" and (trouble := self._trouble()):
+            state, error = "stale", trouble
+        refused = self._session.parked
         return FeedStatus(
-            state=self._state.state,
+            state=state,
             since=round(self._state.since, 3),
             symbols=len(self._session.acked),
             last_message=self._last_frame,
-            error=self._state.error,
-            refused=self._session.parked,
+            error=error,
+            refused=dict(islice(refused.items(), MOST_REFUSED)),
+            refused_total=len(refused),
         )
+
+    def _trouble(self) -> str | None:
+        """What keeps prices from Redis, though Alpaca sends them."""
+        publisher = self._publisher
+        if publisher is not None and publisher.error is not None:
+            return f"prices do not reach Redis: {publisher.error}"
+        if publisher is not None and (refusal := publisher.refusal()):
+            return f"Redis refuses prices: {refusal}"
+        return "Redis is behind: reading from Alpaca waits" if self._waits_for_room else None
 
     @property
     def messages(self) -> int:
@@ -139,7 +153,7 @@ class PriceProducer:
                 lanes.snapshots.clear()  # whatever is there is from before
                 ticking = tasks.create_task(self._tick(lanes), name="snapshots")
                 try:
-                    async with aiohttp.ClientSession() as http:
+                    async with http_session() as http:
                         await self._supervisor.run(lambda: self._converse(http, lanes))
                     await asyncio.Event().wait()  # refused for good: the rest goes on
                 finally:
@@ -161,7 +175,8 @@ class PriceProducer:
                 log.info("%s feed is live", self._feed, extra=fields(feed=self._feed))
                 tasks.create_task(self._keep_in_step(link, session), name="wishes")
                 tasks.create_task(self._make_ready(http, session, lanes), name="last prices")
-                tasks.create_task(self._watch(link), name="watch")
+                tasks.create_task(self._watch(), name="answers")
+                tasks.create_task(link.stay_heard(self._listens), name="pings")
                 await self._read(link, session, lanes)
         finally:
             # What a dead link had acknowledged is no longer true, nor are its prices current.
@@ -188,7 +203,7 @@ class PriceProducer:
             frame = await link.receive()
             await self._hear(frame, link, session, lanes)
             if not publisher.has_room:
-                await self._wait_for_room(link, publisher)
+                await self._wait_for_room(publisher)
 
     async def _hear(
         self, frame: bytes | str, link: Link, session: Session, lanes: PriceLanes
@@ -209,16 +224,24 @@ class PriceProducer:
                 self._decoder.sample,
             )
 
-    async def _wait_for_room(self, link: Link, publisher: Publisher) -> None:
-        """Leave Alpaca's data unread until Redis has caught up: nothing is lost on our side."""
-        log.warning("Redis is behind: reading from Alpaca waits (PRICES_WHEN_BEHIND=wait)")
+    async def _wait_for_room(self, publisher: Publisher) -> None:
+        """Leave Alpaca's data unread until Redis has caught up, for as long as Alpaca bears it."""
+        may_say = self._waits.may_say()
+        if may_say:
+            log.warning("Redis is behind: reading from Alpaca waits (PRICES_WHEN_BEHIND=wait)")
         began, self._waits_for_room = monotonic(), True
         try:
             await publisher.room()
         finally:
             self._waits_for_room = False
-        link.heard_at = monotonic()
-        log.info("reading from Alpaca goes on after %.1f s", monotonic() - began)
+        if self._asked_at is not None:
+            self._asked_at = monotonic()  # the answer may be in what we have not read yet
+        if may_say:
+            more = self._waits.more()
+            log.info("reading from Alpaca goes on after %.1f s%s", monotonic() - began, more)
+
+    def _listens(self) -> bool:
+        return not self._waits_for_room
 
     async def _keep_in_step(self, link: Link, session: Session) -> None:
         while True:
@@ -308,21 +331,16 @@ class PriceProducer:
         )
         self._on_gap(gap)
 
-    async def _watch(self, link: Link) -> None:
-        """Ping a silent link, and hang up where nothing comes back.
+    async def _watch(self) -> None:
+        """Hang up where a subscription is not answered.
 
         Raises:
-            UpstreamUnavailable: no sign of life, or no answer to a subscription.
+            UpstreamUnavailable: it was not.
         """
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            now = monotonic()
-            silent_for = now - link.heard_at
-            if silent_for >= PING_AFTER_S:
-                await link.ping()
             if self._waits_for_room:
                 continue  # we are the ones who do not listen
-            if silent_for >= SILENT_FOR_S:
-                raise UpstreamUnavailable(self._url, f"no sign of life for {silent_for:.0f} s")
+            now = monotonic()
             if self._asked_at is not None and now - self._asked_at >= ANSWER_WITHIN_S:
                 raise UpstreamUnavailable(self._url, "a subscription was not answered")

@@ -136,7 +136,19 @@ class Settings(BaseSettings):
             raise ValueError("must be a URL such as https://host or ws://host:port")
         if parts.username or parts.password:
             raise ValueError("must not hold a user or password; keys have their own variables")
+        if parts.path.rstrip("/") == "/v2":
+            raise ValueError("must end before /v2, which the broker adds itself")
         return value.rstrip("/")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _tidied(cls, value: Any) -> Any:
+        """Without blanks around it, and without the quotes that `docker --env-file` keeps."""
+        if isinstance(value, str):
+            value = value.strip()
+            if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+                value = value[1:-1]
+        return value
 
     @field_validator("redis_url")
     @classmethod
@@ -215,7 +227,7 @@ class Settings(BaseSettings):
 
     def _secret(self, name: str) -> str | None:
         value: SecretStr | None = getattr(self, name)
-        return value.get_secret_value().strip() if value else None
+        return (value.get_secret_value().strip() or None) if value else None
 
 
 _KEY_NAMES: tuple[tuple[Environment, str, str], ...] = (
@@ -289,14 +301,18 @@ def _redis_from_url(url: str, ca: str | None) -> RedisTarget:
     parts = urlsplit(url)
     password = unquote(parts.password) if parts.password else None
     username = unquote(parts.username) if parts.username else None
-    if parts.scheme == "unix" and parts.path:
+    if parts.scheme == "unix" and parts.path and not parts.query:
         return RedisTarget("", 0, 0, username, password, unix_path=unquote(parts.path))
     if parts.scheme not in ("redis", "rediss") or not parts.hostname:
         raise ValueError(
             "must be redis://[user:password@]host[:port][/db], rediss://… or unix:///path"
         )
+    if parts.query or parts.fragment:
+        raise ValueError("must end with the database number: options after ? are not understood")
     try:
         port, db = parts.port or 6379, int(parts.path.strip("/") or 0)
+        if db < 0:
+            raise ValueError
     except ValueError:
         raise ValueError("the port and the database number must be whole numbers") from None
     tls = parts.scheme == "rediss"

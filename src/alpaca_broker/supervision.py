@@ -56,6 +56,13 @@ class Supervisor:
 
     async def run(self, converse: Callable[[], Awaitable[None]]) -> None:
         """Returns only where Alpaca refused in a way that waiting cannot mend."""
+        try:
+            await self._run(converse)
+        finally:
+            if self._state.state != "refused":
+                self._state.set("idle")
+
+    async def _run(self, converse: Callable[[], Awaitable[None]]) -> None:
         while True:
             self._state.set("connecting", self._state.error)
             ended: BrokerError | None = None

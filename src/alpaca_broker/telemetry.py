@@ -11,6 +11,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from threading import Lock
 from typing import Any
 
 from alpaca_broker.core.messages import encode
@@ -59,13 +60,20 @@ class RecordQueue(logging.Handler):
         super().__init__()
         self._redact = redact
         self._records: deque[bytes] = deque(maxlen=QUEUED_RECORDS)
+        self._taking = Lock()
         self.dropped = 0
         self.notify: Callable[[], None] = lambda: None
 
     def emit(self, record: logging.LogRecord) -> None:
-        if len(self._records) == QUEUED_RECORDS:
-            self.dropped += 1
-        self._records.append(self.message(record))
+        try:
+            message = self.message(record)
+        except Exception:
+            self.handleError(record)  # logging's own way: a log line never fails its caller
+            return
+        with self._taking:
+            if len(self._records) == QUEUED_RECORDS:
+                self.dropped += 1
+            self._records.append(message)
         self.notify()
 
     def message(self, record: logging.LogRecord) -> bytes:
@@ -84,15 +92,17 @@ class RecordQueue(logging.Handler):
 
     def take(self) -> list[bytes]:
         """Everything that waits; the caller puts back what it could not deliver."""
-        records = list(self._records)
-        self._records.clear()
+        with self._taking:  # three threads write
+            records = list(self._records)
+            self._records.clear()
         return records
 
     def put_back(self, records: list[bytes]) -> None:
         """Return undelivered records to the front, as far as there is room."""
-        room = QUEUED_RECORDS - len(self._records)
-        self.dropped += max(0, len(records) - room)
-        self._records.extendleft(reversed(records[-room:] if room else []))
+        with self._taking:
+            room = QUEUED_RECORDS - len(self._records)
+            self.dropped += max(0, len(records) - room)
+            self._records.extendleft(reversed(records[-room:] if room else []))
 
     def _clean(self, value: Any) -> Any:
         if isinstance(value, (bool, int, float)) or value is None:

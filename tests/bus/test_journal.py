@@ -183,3 +183,51 @@ async def test_a_full_redis_is_an_error_and_the_retry_succeeds(own_valkey: Embed
     assert await book.record(update("o1"), "k1")
     assert [e["seq"] for e in await entries(client, "")] == [1, 2]
     await client.aclose()
+
+
+@pytest.mark.parametrize(
+    "entry", [{"foo": "bar"}, {"data": "no json"}, {"data": b"\xff", "key": b"\xff"}]
+)
+async def test_a_foreign_entry_stops_nothing(
+    client: redis.asyncio.Redis, prefix: str, entry: dict[str, Any]
+) -> None:
+    """Somebody wrote into the journal: ours go on after it."""
+    await client.xadd(f"{prefix}journal:order:acc", entry, id="5-0")
+    book = journal(client, prefix)
+    assert await book.record(update(), "k1")
+    assert book.seq == 6
+
+
+async def test_an_event_that_could_not_be_published_is_published_by_the_retry(
+    own_valkey: EmbeddedRedis,
+) -> None:
+    """A user without the channel: journalled once, said once it is allowed, never doubled."""
+    admin = redis.asyncio.Redis(port=own_valkey.port)
+    rules = ["on", ">secret-word", "~*", "+@all", "resetchannels"]
+    await admin.execute_command("ACL", "SETUSER", "narrow", *rules)
+    narrow = redis.asyncio.Redis(port=own_valkey.port, username="narrow", password="secret-word")
+    book = journal(narrow, "")
+    with Bot(own_valkey.port, "order:acc") as bot:
+        for _ in range(2):
+            with pytest.raises(RedisError, match="permission"):
+                await book.record(update(), "k1")
+        await admin.execute_command("ACL", "SETUSER", "narrow", "allchannels")
+        assert await book.record(update(), "k1")
+        assert await book.record(update("o2"), "k2")
+        assert [bot.next()[1]["order_id"] for _ in range(2)] == ["o1", "o2"]
+    assert [e["seq"] for e in await entries(admin, "")] == [1, 2]
+    await narrow.aclose()
+    await admin.aclose()
+
+
+async def test_a_failure_before_the_journal_leaves_nothing(
+    client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """`orders:open:` is something else: an error, no entry; mended, the retry succeeds."""
+    await client.set(f"{prefix}orders:open:acc", "not a hash")
+    book = journal(client, prefix)
+    with pytest.raises(RedisError, match="WRONGTYPE"):
+        await book.record(update(), "k1")
+    assert await entries(client, prefix) == []
+    await client.delete(f"{prefix}orders:open:acc")
+    assert await book.record(update(), "k1")

@@ -214,3 +214,56 @@ def _self_signed(folder: Path) -> tuple[Path, Path]:
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     subprocess.run([*words.split(), *subject], check=True, capture_output=True)
     return certificate, key
+
+
+async def test_a_server_that_hangs_up_is_no_server(caplog: pytest.LogCaptureFixture) -> None:
+    """It never counts as connected, and nobody is told that prices flow again."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, publishing(RedisTarget("127.0.0.1", port, 0)) as publisher:
+        publisher.publish(publish_head("c"), b"{}")
+        for _ in range(3):
+            publisher.error = None
+            await until(lambda: publisher.error is not None)
+    assert "again" not in caplog.text
+    assert publisher.lost == 0
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+async def test_an_odd_host_is_an_error_that_names_it(host: str) -> None:
+    """Not the end of the thread."""
+    async with publishing(RedisTarget(host, 1, 0)) as publisher:
+        await until(lambda: publisher.error is not None)
+        assert host[:5] in str(publisher.error)
+
+
+async def test_a_user_without_a_password_is_let_in(own_valkey: EmbeddedRedis) -> None:
+    """By both kinds of connection alike."""
+    admin = redis.Redis(port=own_valkey.port)
+    admin.execute_command("ACL", "SETUSER", "open", "on", "nopass", "~*", "&*", "+@all")
+    admin.execute_command("ACL", "SETUSER", "default", "off")
+    place = target(own_valkey, username="open")
+    async with publishing(place) as publisher:
+        publisher.publish(publish_head("c"), b"{}")
+        assert await publisher.drain(5.0) == 0
+        assert publisher.acknowledged == 1
+    client = connect(place, "test")
+    assert await client.ping()  # type: ignore[misc]
+    await client.aclose()
+    admin.close()
+
+
+async def test_an_idle_connection_is_pinged_and_a_ping_is_no_price(
+    valkey: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found dead before it is needed, and counted nowhere."""
+    monkeypatch.setattr("alpaca_broker.bus.publisher.IDLE_FOR_S", 0.0)
+    async with publishing(target(valkey)) as publisher:
+        await until(lambda: publisher._pinged)
+        await until(lambda: not publisher._pinged)
+        assert (publisher.acknowledged, publisher.lost) == (0, 0)

@@ -119,6 +119,8 @@ def test_a_fill_is_the_same_from_whichever_source() -> None:
     one = update(payload(order__filled_qty="10"))
     other = update(payload("partial_fill", order__filled_qty="10.000", event_id="other"))
     assert dedupe_key(one, "01F") == dedupe_key(other, "other")
+    long, other_long = (update(payload(order__filled_qty="1" * 35 + d)) for d in "12")
+    assert dedupe_key(long, None) != dedupe_key(other_long, None)
     blank = update(payload(order__filled_qty=None))
     assert dedupe_key(blank, "1") != dedupe_key(blank, "2")
     more = update(payload("partial_fill", order__filled_qty="11"))

@@ -91,6 +91,14 @@ def test_other_kinds_of_data_are_not_taken_for_trades() -> None:
     assert registry.symbols() == ()
 
 
+def test_unregistering_another_kind_takes_no_trades_away() -> None:
+    """And registering only for it makes no bot."""
+    registry = said(Registry(), action="register", symbols=["A"], bot_id="a")
+    said(registry, action="unregister", symbols=["A"], bot_id="a", channels=["quotes"])
+    said(registry, action="register", symbols=["A"], bot_id="b", channels=["quotes"])
+    assert (registry.symbols(), len(registry)) == (("A",), 1)
+
+
 def test_its_bounds_hold_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """One bot too many, and one symbol too many, are refused; what stood stands."""
     monkeypatch.setattr("alpaca_broker.core.registry.MOST_BOTS", 2)

@@ -129,6 +129,23 @@ def test_a_refusal_that_answers_nothing_ends_the_conversation() -> None:
         session.receive(Refusal(405))
 
 
+def test_what_alpaca_keeps_is_not_given_back_for_ever() -> None:
+    """An acknowledgement that still names what we dropped is believed once."""
+    session = live("A")
+    session.receive(Subscription(trades=["A"]))
+    assert session.want([]) == [Drop(("A",))]
+    assert session.receive(Subscription(trades=["A"])) == []
+    assert session.settled
+
+
+def test_a_kind_that_is_refused_is_refused_for_all() -> None:
+    """410 concerns the channel: it is not split two thousand times."""
+    session = live(*(f"S{n}" for n in range(2_000)))
+    assert session.receive(Refusal(410)) == []
+    assert set(session.parked.values()) == {410}
+    assert len(session.parked) == 2_000
+
+
 class Server:
     """Alpaca's side of a conversation: a symbol limit, and symbols it does not take."""
 

@@ -11,6 +11,7 @@ import pytest
 import redis
 from support import Rig, buy, eventually
 
+from alpaca_broker.bus.journal import Superseded
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.simulator import SimulatorThread
 
@@ -232,7 +233,6 @@ def test_a_second_broker_stands_by_and_takes_over(
         rig.simulator,
         prefix=rig.channels.prefix,
     )
-    second.broker._leader = second.broker._control.heartbeat._leader = "second:1"
     second.start(live=False)
     try:
         eventually(lambda: "standing by: " in caplog.text)
@@ -243,3 +243,55 @@ def test_a_second_broker_stands_by_and_takes_over(
         assert second.broker.status().epoch > first_epoch
     finally:
         assert second.broker.stop()
+
+
+def test_a_superseded_broker_ends_and_leaves_its_successors_place_alone(rig: Rig) -> None:
+    """It says who took over, publishes no more, and does not touch the other's heartbeat."""
+    client = redis.Redis(port=rig.valkey.port)
+    other = json.dumps({"type": "status", "leader": "other:1:abc", "state": "live"})
+    with rig.bot(rig.channels.status) as bot:
+        client.set(rig.channels.epoch, rig.broker.status().epoch + 10)
+        client.set(rig.channels.status, other, ex=30)
+        with pytest.raises(Superseded):
+            rig.broker.wait(timeout=5)
+        assert rig.broker.stop()
+        client.publish(rig.channels.status, json.dumps({"last": True}))
+        heard = []
+        while "last" not in (message := bot.next()[1]):
+            heard.append(message)
+        assert len(heard) <= 1  # a beat before the epoch was raised
+    assert client.get(rig.channels.status) == other.encode()
+    client.close()
+
+
+@pytest.mark.parametrize("rubbish", [b"\xff", b'{"leader":"\xff"}', b"[" * 100_000, b"{}"])
+def test_rubbish_in_the_status_key_keeps_no_broker_from_leading(
+    valkey: EmbeddedRedis, prefix: str, simulator: SimulatorThread, rubbish: bytes
+) -> None:
+    """Nobody of ours wrote that."""
+    rig = Rig(valkey, simulator, prefix=prefix)
+    client = redis.Redis(port=valkey.port)
+    client.set(rig.channels.status, rubbish)
+    client.set(rig.channels.epoch, "abc")
+    client.hset(rig.channels.received, "iex", "never")
+    client.hset(rig.channels.registry, "bot", b"\xff")
+    client.close()
+    with rig:
+        assert rig.broker.status().state == "live"
+
+
+def test_prices_that_redis_refuses_are_said_in_the_status(
+    own_valkey: EmbeddedRedis, simulator: SimulatorThread
+) -> None:
+    """Alpaca is live, and nothing arrives: the feed is stale, the state is degraded."""
+    admin = redis.Redis(port=own_valkey.port)
+    channels = ["resetchannels", "&broker:*", "&order:*"]
+    admin.execute_command("ACL", "SETUSER", "narrow", "on", ">word", "~*", "+@all", *channels)
+    with Rig(own_valkey, simulator, redis_username="narrow", redis_password="word") as rig:
+        with rig.bot("broker:status") as bot:
+            wish = {"action": "register", "symbols": ["AAPL"], "bot_id": "b"}
+            eventually(lambda: bot.send("broker:registration", wish))
+            status = bot.until(lambda _, m: m.get("state") == "degraded")
+        assert status["feeds"]["iex"]["state"] == "stale"
+        assert "Redis refuses prices" in status["feeds"]["iex"]["error"]
+    admin.close()

@@ -8,7 +8,7 @@ purpose, an unread pong must not be taken for a dead link.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 
@@ -21,6 +21,9 @@ from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 OPEN_WITHIN_S = 10.0
 CLOSE_WITHIN_S = 1.0
 SEND_WITHIN_S = 10.0
+LOOK_EVERY_S = 1.0
+PING_AFTER_S = 10.0
+SILENT_FOR_S = 25.0
 # A news article can be larger than 1 MiB (Go SDK issue #203); a frame of trades is far smaller.
 MOST_BYTES = 16 * 1024 * 1024
 
@@ -48,7 +51,7 @@ class Link:
                 data: bytes | str = message.data
                 return data
             if kind is WSMsgType.PING:
-                await self._socket.pong(message.data)
+                await self._within(self._socket.pong(message.data))
             elif kind is not WSMsgType.PONG:
                 raise UpstreamUnavailable(self._url, _why_ended(self._socket, message))
 
@@ -58,23 +61,54 @@ class Link:
         Raises:
             UpstreamUnavailable: the connection ended, or took nothing for ten seconds.
         """
-        try:
-            async with asyncio.timeout(SEND_WITHIN_S):
-                await self._socket.send_str(data.decode())
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise UpstreamUnavailable(self._url, reason(error)) from error
+        await self._within(self._socket.send_str(data.decode()))
 
-    async def ping(self) -> None:
-        """Ask for a sign of life; `heard_at` tells whether one came.
+    async def stay_heard(self, listening: Callable[[], bool]) -> None:
+        """Ping while the link is silent, and hang up where nothing comes back; never returns.
+
+        Alpaca wants to hear something every 20 s (its staff, forum 17678), also while we leave its
+        data unread on purpose (`listening()` is false): then its silence is our doing.
 
         Raises:
-            UpstreamUnavailable: the connection ended.
+            UpstreamUnavailable: no sign of life, or the connection ended.
         """
+        waited, pinged_at = False, monotonic()
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            now = monotonic()
+            if not listening():
+                waited = True
+            elif waited:
+                self.heard_at, waited = now, False
+            elif now - self.heard_at >= SILENT_FOR_S:
+                silent_for = now - self.heard_at
+                raise UpstreamUnavailable(self._url, f"no sign of life for {silent_for:.0f} s")
+            if now - max(self.heard_at, pinged_at) >= PING_AFTER_S:
+                pinged_at = now
+                try:
+                    await self._within(self._socket.ping())
+                except UpstreamUnavailable:
+                    if listening():
+                        raise
+                    # What has arrived is still to be read: the reader will find the end itself.
+
+    async def _within(self, sending: Awaitable[None]) -> None:
         try:
             async with asyncio.timeout(SEND_WITHIN_S):
-                await self._socket.ping()
+                await sending
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise UpstreamUnavailable(self._url, reason(error)) from error
+
+
+def http_session() -> aiohttp.ClientSession:
+    """A session for Alpaca; it follows no redirect, which would carry the keys elsewhere."""
+
+    async def refuse(_: object, __: object, redirect: aiohttp.TraceRequestRedirectParams) -> None:
+        raise UpstreamRefused(redirect.response.status, f"{redirect.url}: a redirect", http=True)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    return aiohttp.ClientSession(trace_configs=[trace])
 
 
 @asynccontextmanager
@@ -101,7 +135,12 @@ async def open_link(http: aiohttp.ClientSession, url: str) -> AsyncIterator[Link
     try:
         yield Link(socket, url)
     finally:
-        await socket.close()
+        try:
+            # The library's own limit starts again with every message that is still on its way.
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await socket.close()
+        except TimeoutError:
+            pass
 
 
 def _why_ended(socket: aiohttp.ClientWebSocketResponse, message: aiohttp.WSMessage) -> str:

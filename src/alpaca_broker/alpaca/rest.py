@@ -68,12 +68,15 @@ class _Rest:
         try:
             # The path is quoted already: `BTC%2FUSD` must not become `BTC/USD`.
             address = URL(url, encoded=True)
-            async with self._http.get(address, headers=self._headers, timeout=timeout) as answer:
-                body = await answer.content.read(MOST_BYTES)
+            # A redirect would carry the keys to whoever it names: it counts as a refusal.
+            async with self._http.get(
+                address, headers=self._headers, timeout=timeout, allow_redirects=False
+            ) as answer:
+                body = await _whole(answer)
                 if answer.status != 200:
                     raise UpstreamRefused(answer.status, f"{url}: {_message(body)}", http=True)
                 return msgspec.json.decode(body, type=kind)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamUnavailable(url, f"an answer that cannot be read: {error}") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise UpstreamUnavailable(url, reason(error)) from error
@@ -129,9 +132,19 @@ class DataRest(_Rest):
         return answer.trades
 
 
+async def _whole(answer: aiohttp.ClientResponse) -> bytes:
+    """The whole body, in however many pieces it comes; cut at a bound, then it cannot be read."""
+    body = bytearray()
+    async for piece in answer.content.iter_any():
+        body += piece
+        if len(body) > MOST_BYTES:
+            break
+    return bytes(body)
+
+
 def _message(body: bytes) -> str:
     """Alpaca's own words in an error body, `{"code":…,"message":…}`."""
     try:
         return str(msgspec.json.decode(body, type=dict[str, Any]).get("message", ""))[:300]
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return "refused"

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 LISTEN_FOR_S = 5.0  # without a message: a ping, which must be answered in the same time
 LOOK_EVERY_S = 1.0
 AT_ONCE = 500
+AT_A_TURN = 20  # messages, before others of this loop have theirs
 
 Unknown = Callable[[Iterable[str]], Awaitable[frozenset[str]]]
 
@@ -132,12 +133,16 @@ class Desk:
         """Take messages until the connection shows no life; then returns."""
         pinged_at: float | None = None
         heard_at = monotonic()
+        taken = 0
         while True:
             message = await pubsub.get_message(timeout=LOOK_EVERY_S)
             now = monotonic()
             self._registrar.expire(now)
             if message is not None:
                 pinged_at, heard_at = None, now
+                taken += 1
+                if taken % AT_A_TURN == 0:
+                    await asyncio.sleep(0)  # redis-py hands out what is buffered without a pause
                 if message["type"] == "message":
                     self._registrar.hear(message["data"], now)
                     self._doubts.set()

@@ -37,10 +37,36 @@ KEPT_GAPS = 1_000
 TAKE_EPOCH = """
 local clock = redis.call('TIME')
 local epoch = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local stored = tonumber(redis.call('GET', KEYS[1]) or '0')
+local stored = tonumber(redis.call('GET', KEYS[1]) or '') or 0
 if stored >= epoch then epoch = stored + 1 end
 redis.call('SET', KEYS[1], string.format('%d', epoch))
 return string.format('%d', epoch)
+"""
+
+
+# One beat, unless somebody leads under a higher epoch: then nothing is written.
+# KEYS epoch, status, received, gaps
+# ARGV our epoch, status, expiry in s, kept gaps, how many were heard, (name, heard at)…, gap…
+BEAT = """
+local stored = tonumber(redis.call('GET', KEYS[1]) or '') or 0
+if stored > tonumber(ARGV[1]) then return string.format('%d', stored) end
+redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
+redis.call('PUBLISH', KEYS[2], ARGV[2])
+local names = tonumber(ARGV[5])
+for i = 1, names do redis.call('HSET', KEYS[3], ARGV[4 + 2 * i], ARGV[5 + 2 * i]) end
+for i = 6 + 2 * names, #ARGV do
+  redis.call('XADD', KEYS[4], 'MAXLEN', '=', ARGV[4], '*', 'data', ARGV[i])
+  redis.call('PUBLISH', KEYS[2], ARGV[i])
+end
+return ''
+"""
+
+# The last words: said, and the place left, only while it is ours.
+LEAVE = """
+local stored = tonumber(redis.call('GET', KEYS[1]) or '') or 0
+if stored > tonumber(ARGV[1]) then return end
+redis.call('PUBLISH', KEYS[2], ARGV[2])
+redis.call('DEL', KEYS[2])
 """
 
 
@@ -64,6 +90,7 @@ class Heartbeat:
         self._client, self._channels, self._target = client, channels, target
         self._leader, self._compose, self._on_lead = leader, compose, on_lead
         self._gaps: deque[bytes] = deque(maxlen=KEPT_GAPS)  # not yet told
+        self._beat_script = client.register_script(BEAT)
         self._changed = asyncio.Event()
         self._down_since: float | None = None
         self._standing_by = Seldom(10.0)
@@ -119,8 +146,9 @@ class Heartbeat:
         """
         if not self.redis_is_up:
             return
-        await self._client.publish(self._channels.status, encode(self._compose()))
-        await self._client.delete(self._channels.status)
+        leave = self._client.register_script(LEAVE)
+        keys = [self._channels.epoch, self._channels.status]
+        await leave(keys=keys, args=[self.epoch, encode(self._compose())])
 
     async def _lead(self) -> None:
         while holder := await self._other_leader():
@@ -135,7 +163,7 @@ class Heartbeat:
             received = await cast(
                 Awaitable[dict[bytes, bytes]], self._client.hgetall(self._channels.received)
             )
-        await self._on_lead(epoch, {name.decode(): float(at) for name, at in received.items()})
+        await self._on_lead(epoch, _times(received))
         self.epoch = epoch
 
     async def _other_leader(self) -> str | None:
@@ -145,8 +173,8 @@ class Heartbeat:
             return None
         try:
             holder = msgspec.json.decode(status, type=_Holder).leader
-        except msgspec.MsgspecError:
-            return None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None  # nobody of ours wrote that
         return holder if holder != self._leader else None
 
     async def _beat(self) -> None:
@@ -155,21 +183,20 @@ class Heartbeat:
         payload = encode(status)
         gaps = list(self._gaps)
         received = _received(status)
-        async with deadline(), self._client.pipeline(transaction=False) as commands:
-            commands.get(self._channels.epoch)
-            commands.publish(self._channels.status, payload)
-            commands.set(self._channels.status, payload, ex=EXPIRES_S)
-            if received:
-                commands.hset(self._channels.received, mapping=received)  # type: ignore[arg-type]
-            for gap in gaps:
-                commands.publish(self._channels.status, gap)
-                commands.xadd(self._channels.gaps, {"data": gap}, maxlen=KEPT_GAPS)
-            stored, *_ = await cast(Awaitable[list[bytes | None]], commands.execute())
+        channels = self._channels
+        keys = [channels.epoch, channels.status, channels.received, channels.gaps]
+        heard = [word for pair in received.items() for word in pair]
+        counts = [EXPIRES_S, KEPT_GAPS, len(received)]
+        async with deadline():
+            stored = await self._beat_script(
+                keys=keys, args=[self.epoch, payload, *counts, *heard, *gaps]
+            )
+        if stored:
+            epoch, self.epoch = int(stored), 0  # we lead no more, and say nothing more
+            raise Superseded(epoch)
         for gap in gaps:
             if self._gaps and self._gaps[0] is gap:
                 self._gaps.popleft()
-        if stored is not None and int(stored) > self.epoch:
-            raise Superseded(int(stored))
 
     async def _pause(self) -> None:
         try:
@@ -199,3 +226,14 @@ def _received(status: Status) -> dict[str, float]:
     heard = {name: feed.last_message for name, feed in status.feeds.items() if feed.state == "live"}
     heard |= {name: status.timestamp for name, a in status.accounts.items() if a.state == "live"}
     return {name: at for name, at in heard.items() if at is not None}
+
+
+def _times(received: dict[bytes, bytes]) -> dict[str, float]:
+    """Times that were kept; what is none is left out."""
+    times: dict[str, float] = {}
+    for name, at in received.items():
+        try:
+            times[name.decode()] = float(at)
+        except ValueError:  # UnicodeDecodeError is one, too
+            continue
+    return times

@@ -1,15 +1,28 @@
--- One order event: journalled, reflected in the open orders, and published, in one step.
--- (MULTI would not do: it does not roll back.)
+-- One order event: reflected in the open orders, journalled, and published, in one step.
+-- MULTI would not do: it does not roll back. Neither does a script: so what can be repeated comes
+-- first, and a refused PUBLISH is answered, not raised, for the event is then in the journal.
 --
 -- KEYS  1 journal stream   2 open orders hash   3 epoch
 -- ARGV  1 our epoch   2 seq   3 dedupe key   4 payload   5 journal length   6 order id   7 "1" if open
---       8 "again" to go on after a lost tail, else ""   9… channels
+--       8 "again" to go on after a lost tail, "publish" for what is journalled and unheard, else ""
+--       9… channels
 -- Answers {"ok"}, {"done"} for a retry that had already succeeded, or what stands against it:
 --       {"epoch", stored} we no longer lead   {"moved", last seq} the place is taken
 --       {"lost", last seq} the journal has lost its tail
+--       {"unheard", error} journalled, but Redis did not let us publish
 local stored = redis.call('GET', KEYS[3])
-if stored and tonumber(stored) > tonumber(ARGV[1]) then
+if (tonumber(stored or '') or 0) > tonumber(ARGV[1]) then
   return {'epoch', stored}
+end
+
+local function publish()
+  for i = 9, #ARGV do
+    local answer = redis.pcall('PUBLISH', ARGV[i], ARGV[4])
+    if type(answer) == 'table' and answer.err then
+      return {'unheard', answer.err}
+    end
+  end
+  return {'ok'}
 end
 
 local seq = tonumber(ARGV[2])
@@ -25,6 +38,9 @@ if last >= seq then
     local entry = there[1][2]
     for i = 1, #entry, 2 do
       if entry[i] == 'key' and entry[i + 1] == ARGV[3] then
+        if ARGV[8] == 'publish' then
+          return publish()
+        end
         return {'done'}
       end
     end
@@ -35,13 +51,10 @@ if last < seq - 1 and ARGV[8] ~= 'again' then
   return {'lost', tostring(last)}
 end
 
-redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[5], ARGV[2] .. '-0', 'data', ARGV[4], 'key', ARGV[3])
 if ARGV[7] == '1' then
   redis.call('HSET', KEYS[2], ARGV[6], ARGV[4])
 else
   redis.call('HDEL', KEYS[2], ARGV[6])
 end
-for i = 9, #ARGV do
-  redis.call('PUBLISH', ARGV[i], ARGV[4])
-end
-return {'ok'}
+redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[5], ARGV[2] .. '-0', 'data', ARGV[4], 'key', ARGV[3])
+return publish()

@@ -14,6 +14,7 @@ from uuid import uuid4
 import msgspec
 import redis.asyncio as redis
 from msgspec import Struct
+from redis.exceptions import ResponseError
 
 from alpaca_broker.bus.redis_client import deadline
 from alpaca_broker.core.channels import Channels
@@ -59,6 +60,7 @@ class Journal:
         self._epoch = epoch
         self._known: OrderedDict[str, None] = OrderedDict()
         self._loaded = False
+        self._unheard: str | None = None  # journalled, and not yet published
         self.seq = 0
         self.journal_id = ""
 
@@ -76,10 +78,11 @@ class Journal:
             await self._load()
         if key in self._known:
             return False
-        again = ""
+        mode = "publish" if key == self._unheard else ""
         channels = [self._channel] if also_on is None else [self._channel, also_on]
         while True:
-            update.seq, update.journal_id = self.seq + 1, self.journal_id
+            update.seq = self.seq + (0 if mode == "publish" else 1)
+            update.journal_id = self.journal_id
             update.epoch = self._epoch
             arguments = [
                 self._epoch,
@@ -89,12 +92,12 @@ class Journal:
                 self._length,
                 update.order_id,
                 "1" if is_open(update) else "0",
-                again,
+                mode,
                 *channels,
             ]
             async with deadline():
                 answer = await self._script(keys=self._keys, args=arguments)
-            match [word.decode() for word in answer]:
+            match [word.decode("utf-8", "replace") for word in answer]:
                 case ["epoch", stored]:
                     raise Superseded(int(stored))
                 case ["moved", _]:
@@ -102,9 +105,12 @@ class Journal:
                     if key in self._known:
                         return False
                 case ["lost", _]:
-                    self.journal_id, again = _new_journal_id(), "again"
+                    self.journal_id, mode = _new_journal_id(), "again"
+                case ["unheard", reason]:
+                    self.seq, self._unheard = update.seq, key
+                    raise ResponseError(reason)
                 case _:
-                    self.seq = update.seq
+                    self.seq, self._unheard = update.seq, None
                     self._remember(key)
                     return True
 
@@ -114,8 +120,8 @@ class Journal:
             newest_first = await self._client.xrevrange(self._keys[0], count=1_000)
         entries = cast(list[tuple[bytes, dict[bytes, bytes]]], newest_first)
         for _, entry in reversed(entries):
-            self._remember(entry.get(b"key", b"").decode())
-        kept = msgspec.json.decode(entries[0][1][b"data"], type=_Kept) if entries else _Kept()
+            self._remember(entry.get(b"key", b"").decode("utf-8", "replace"))
+        kept = _kept(entries[0][1].get(b"data", b"")) if entries else _Kept()
         self.seq = int(entries[0][0].split(b"-")[0]) if entries else 0
         self.journal_id = kept.journal_id or _new_journal_id()
         self._loaded = True
@@ -124,6 +130,14 @@ class Journal:
         self._known[key] = None
         while len(self._known) > REMEMBERED_KEYS:
             self._known.popitem(last=False)
+
+
+def _kept(data: bytes) -> _Kept:
+    """What the journal's last entry says; an entry that is not ours begins a new journal."""
+    try:
+        return msgspec.json.decode(data, type=_Kept)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _Kept()
 
 
 def _new_journal_id() -> str:

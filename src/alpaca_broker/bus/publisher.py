@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 WINDOW = 20_000  # commands that Redis may owe us an answer for
 CONNECT_WITHIN_S = 3.0
 SILENT_FOR_S = 15.0  # with commands unanswered: the connection is given up
+REFUSED_LATELY_S = 5.0
 IDLE_FOR_S = 5.0  # without any: a PING, so that a dead connection is found before it is needed
 
 
@@ -55,6 +56,8 @@ class Publisher:
         self._roomy, self._empty = asyncio.Event(), asyncio.Event()
         self._roomy.set()
         self._empty.set()
+        self._pinged = False  # a ping is among those in flight
+        self._refused_at, self._refusal = float("-inf"), ""
         self._complaints = Seldom(10.0)
         self.acknowledged = 0  # commands that Redis carried out
         self.rejected = 0  # commands that Redis refused
@@ -105,7 +108,11 @@ class Publisher:
                 await self._empty.wait()
         except TimeoutError:
             pass
-        return len(self._waiting) + self._in_flight
+        return len(self._waiting) + self._in_flight - self._pinged
+
+    def refusal(self) -> str | None:
+        """Redis' words, where it refused a command within the last seconds."""
+        return self._refusal if monotonic() - self._refused_at < REFUSED_LATELY_S else None
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
@@ -138,9 +145,11 @@ class Publisher:
                 if self._in_flight and silent_for >= SILENT_FOR_S:
                     raise BusError(self._target.where, f"no answer for {SILENT_FOR_S:.0f} s")
                 if not self._in_flight and silent_for >= IDLE_FOR_S and pipe.writable:
+                    self._pinged = True
                     self._write(command(b"PING"), 1)
         finally:
-            lost, self._in_flight, self._pipe = self._in_flight, 0, None
+            lost, self._in_flight, self._pipe = self._in_flight - self._pinged, 0, None
+            self._pinged = False
             pipe.abort()
             if lost:
                 self.lost += lost
@@ -172,8 +181,12 @@ class Publisher:
 
     def _replied(self, replies: int, errors: list[hiredis.ReplyError]) -> None:
         self._in_flight -= replies
-        self.acknowledged += replies - len(errors)
+        # A ping goes out alone, so its answer is the first to come.
+        self.acknowledged += replies - len(errors) - self._pinged
+        self._pinged = False
         self.rejected += len(errors)
+        if errors:
+            self._refused_at, self._refusal = monotonic(), str(errors[0])
         if errors and self._complaints.may_say():
             log.error(
                 "Redis refuses messages: %s%s. Check the user's ACL rules and the server's memory.",
@@ -212,9 +225,9 @@ class _Pipe(asyncio.Protocol):
             BusError: refused, or no answer in time.
         """
         questions = [command(b"CLIENT", b"SETNAME", name.encode())]
-        if target.password is not None:
-            user = (target.username or "default").encode()
-            questions.insert(0, command(b"AUTH", user, target.password.encode()))
+        if target.username or target.password:  # as redis-py does
+            user, password = target.username or "default", target.password or ""
+            questions.insert(0, command(b"AUTH", user.encode(), password.encode()))
         if target.db:
             questions.append(command(b"SELECT", b"%d" % target.db))  # for `price:last`
         for question in questions:
@@ -225,6 +238,8 @@ class _Pipe(asyncio.Protocol):
                     await self._greeted.wait()
             except TimeoutError as error:
                 raise BusError(self._where, "no answer to the greeting") from error
+            if self._lost.done():
+                raise BusError(self._where, self._lost.result())
             for reply in self._greeting:
                 if isinstance(reply, hiredis.ReplyError):
                     text = "check REDIS_USERNAME and REDIS_PASSWORD"
@@ -306,3 +321,5 @@ async def _open(target: RedisTarget) -> _Pipe:
         raise BusError(target.where, "no answer in time") from error
     except OSError as error:
         raise BusError(target.where, f"cannot be reached ({error.strerror or error})") from error
+    except UnicodeError as error:
+        raise BusError(target.where, f"REDIS_HOST is no host name ({error})") from error

@@ -148,14 +148,15 @@ class Registrar:
             rejected.append(Rejected(code="unserved_channel", reason=reason))
         question = Question(registration, account_id, rejected=rejected)
         if registration.symbols or not registration.rejected:
-            bots = len(self.registry)
-            self.registry.apply(registration, now)
-            self.changed.add(registration.bot)
+            changed = self.registry.apply(registration, now)
+            if changed or registration.ttl is not None:
+                self.changed.add(registration.bot)
             names_some = registration.action == "register" and registration.symbols
             if names_some and self._rules.verify and len(self.unverified) < MOST_UNVERIFIED:
                 question.verified = False
                 self.unverified.append(question)
-            if self.settle(now) or len(self.registry) != bots:
+            if changed:
+                self.settle(now)
                 log.info(
                     "%s %s %s",
                     registration.bot or "a bot",

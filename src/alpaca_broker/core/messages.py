@@ -77,7 +77,8 @@ class FeedStatus(Struct, frozen=True, kw_only=True):
     symbols: int = 0
     last_message: float | None = None
     error: str | None = None
-    refused: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)  # the first hundred
+    refused_total: int = 0
 
 
 class AccountStatus(Struct, frozen=True, kw_only=True):

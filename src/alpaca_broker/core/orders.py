@@ -83,10 +83,16 @@ def event_time(data: dict[str, Any], order: dict[str, Any]) -> float | None:
 def dedupe_key(update: OrderUpdate, event_id: object) -> str:
     """What makes an event the same event, from whichever source it comes (contract, section 4)."""
     if update.event in FILLS and update.filled_qty:
-        return f"fill|{update.order_id}|{update.filled_qty.normalize():f}"
+        return f"fill|{update.order_id}|{_plain(update.filled_qty)}"
     if isinstance(event_id, str) and event_id:
         return f"id|{event_id}"
     return f"event|{update.order_id}|{update.event}|{update.timestamp}|{update.qty}"
+
+
+def _plain(quantity: Decimal) -> str:
+    """Without trailing zeros: 10 and 10.000 are the same; all digits count (normalize rounds)."""
+    text = format(quantity, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def is_open(update: OrderUpdate) -> bool:

@@ -44,16 +44,18 @@ class Registry:
     def __len__(self) -> int:
         return len(self._wishes)
 
-    def apply(self, registration: Registration, now: float) -> None:
-        """Add to, or take from, what a bot wants. Idempotent.
+    def apply(self, registration: Registration, now: float) -> bool:
+        """Add to, or take from, what a bot wants; whether that changed it. Idempotent.
 
         Raises:
             BadRegistration: a bound is reached; nothing was changed.
         """
+        before = self._facts(registration.bot)
         if registration.action == "register":
             self._register(registration, now)
         else:
             self._unregister(registration)
+        return self._facts(registration.bot) != before
 
     def expire(self, now: float) -> list[str]:
         """Forget the bots whose lease has run out; returns their names."""
@@ -118,8 +120,14 @@ class Registry:
         """Every account id or number that some bot named."""
         return frozenset(w.account_id for w in self._wishes.values() if w.account_id is not None)
 
+    def _facts(self, bot: str) -> tuple[int, str | None] | None:
+        wish = self._wishes.get(bot)  # symbols only come by register and only go by unregister
+        return None if wish is None else (len(wish.symbols), wish.account_id)
+
     def _register(self, registration: Registration, now: float) -> None:
         wish = self._wishes.get(registration.bot) or Wish()
+        if "trades" not in registration.channels and registration.account_id is None:
+            return  # nothing of it is served: no wish, no bot
         if registration.bot not in self._wishes and len(self) >= MOST_BOTS:
             raise BadRegistration(f"{MOST_BOTS} bots are registered: no room for another")
         if len(wish.symbols.keys() | set(registration.symbols)) > self._most_symbols:
@@ -137,7 +145,8 @@ class Registry:
         wish = self._wishes.get(registration.bot)
         if registration.bot == POOL or wish is None:
             return  # the pool is everyone's: nobody may empty it
-        for symbol in registration.symbols:
-            wish.symbols.pop(symbol, None)
+        if "trades" in registration.channels:
+            for symbol in registration.symbols:
+                wish.symbols.pop(symbol, None)
         if registration.everything or (not wish.symbols and wish.account_id is None):
             del self._wishes[registration.bot]

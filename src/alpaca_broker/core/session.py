@@ -13,7 +13,7 @@ from enum import Enum
 
 from msgspec import Struct
 
-from alpaca_broker.core.verdicts import ABOUT_A_SUBSCRIPTION
+from alpaca_broker.core.verdicts import ABOUT_A_SUBSCRIPTION, ABOUT_THE_KIND
 from alpaca_broker.core.wire import Refusal, Subscription, Success
 from alpaca_broker.errors import RemoteProtocolError, UpstreamRefused
 
@@ -62,6 +62,7 @@ class Session:
         self.parked: dict[
             str, int
         ] = {}  # symbol -> the code of its refusal; replaced, never changed
+        self._kept: frozenset[str] = frozenset()
         self._most = self._batch = most_symbols
 
     @property
@@ -105,6 +106,8 @@ class Session:
 
     def _acknowledged(self, symbols: frozenset[str]) -> None:
         if isinstance(self.asked, Drop):
+            # What Alpaca keeps although we gave it back is never given back in a loop.
+            self._kept |= symbols & frozenset(self.asked.symbols)
             # Places became free: whoever was turned away at the limit may try again.
             self.parked = {s: c for s, c in self.parked.items() if c != SYMBOL_LIMIT}
         elif self.asked is not None:
@@ -119,6 +122,9 @@ class Session:
         self.asked = None
         if isinstance(asked, Drop):
             raise UpstreamRefused(code, "a request to unsubscribe was refused")
+        if code in ABOUT_THE_KIND:
+            self.parked = self.parked | dict.fromkeys(self._missing(), code)
+            return
         if len(asked.symbols) > 1:
             self._batch = len(asked.symbols) // 2
             return
@@ -133,7 +139,7 @@ class Session:
         """Release before asking for more, one question at a time."""
         if self.state is not State.LIVE or self.asked is not None:
             return []
-        if surplus := sorted(self.acked - self.desired.keys()):
+        if surplus := sorted(self.acked - self.desired.keys() - self._kept):
             self.asked = Drop(tuple(surplus[: self._most]))
         elif missing := self._missing():
             self.asked = Add(tuple(missing[: self._batch]))

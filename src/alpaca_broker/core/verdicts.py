@@ -17,7 +17,10 @@ class Verdict(Enum):
     GIVE_UP = "give up until the configuration changes"
 
 
+NO_CODE = 0  # the order stream says no without one
+
 VERDICTS = {
+    NO_CODE: Verdict.GIVE_UP,
     401: Verdict.RETRY,  # not authenticated: our session is confused, begin a new one
     402: Verdict.GIVE_UP,  # auth failed
     403: Verdict.RETRY,  # already authenticated: as 401
@@ -34,6 +37,8 @@ VERDICTS = {
 
 # These answer a subscription and leave the session as it was (Go SDK flow.go, [D] for 405).
 ABOUT_A_SUBSCRIPTION = frozenset({400, 405, 410, 413})
+
+ABOUT_THE_KIND = frozenset({410, 413})  # no symbol of this kind will be taken
 
 
 def verdict(code: int) -> Verdict:

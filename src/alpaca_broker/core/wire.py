@@ -7,6 +7,7 @@ frame only, in which its neighbours survive. Never raises for bad input: counts 
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ from msgspec import Meta, Struct
 
 SAMPLE_BYTES = 300
 MOST_DIGITS = 60
+_NUMERIC = re.compile(r"[+-]?[0-9]*\.?[0-9]+([eE][+-]?[0-9]+)?\Z")
 
 # What is read can always be written again: no time without a zone, no integer over 64 bits.
 Instant = Annotated[datetime, Meta(tz=True)]
@@ -161,6 +163,8 @@ def number(value: object) -> Decimal | None:
     """Alpaca's numeric string (or number) with its exact digits, or None."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
+    if isinstance(value, str) and not _NUMERIC.match(value):
+        return None  # Decimal takes 1_000 and other digits than ours
     try:
         found = Decimal(str(value))
     except (InvalidOperation, ValueError):  # ValueError: an integer of thousands of digits
