@@ -63,11 +63,11 @@ class _Rest:
         }
 
     async def _get(self, path: str, kind: type[T]) -> T:
-        url = self._base + path
+        url = self._base + path.partition("?")[0]  # as it is shown: a query may be long
         timeout = aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)
         try:
             # The path is quoted already: `BTC%2FUSD` must not become `BTC/USD`.
-            address = URL(url, encoded=True)
+            address = URL(self._base + path, encoded=True)
             # A redirect would carry the keys to whoever it names: it counts as a refusal.
             async with self._http.get(
                 address, headers=self._headers, timeout=timeout, allow_redirects=False
