@@ -113,9 +113,29 @@ def test_nothing_accepted_is_an_error() -> None:
     assert [a["status"] for a in office.told()] == ["error"]
 
 
+def test_what_is_not_served_is_said_at_once() -> None:
+    """Other kinds of data: no symbol is accepted, and nobody waits for an answer."""
+    office = Office()
+    office.view("AAPL")
+    office.says(**ASK, symbols=["AAPL"], channels=["quotes"])
+    (answer,) = office.told()
+    assert (answer["status"], answer["accepted"]) == ("error", [])
+    assert [r["code"] for r in answer["rejected"]] == ["unserved_channel"]
+
+
+def test_only_bad_names_or_a_strange_account_is_an_error() -> None:
+    """Nothing of it was followed."""
+    office = Office()
+    office.view()
+    office.says(**ASK, symbols=["bad one"])
+    office.says(**ASK, symbols=[], account_id="stranger")
+    assert [a["status"] for a in office.told()] == ["error", "error"]
+
+
 @pytest.mark.parametrize(
     "message",
     [
+        {"action": "unregister", "symbols": ["AAPL"], "reply_to": "r", "request_id": "q"},
         {"action": "buy", "reply_to": "r", "request_id": "q"},
         {"action": "register", "symbols": "AAPL", "reply_to": "r", "request_id": "q"},
         {"action": "register", "symbols": [], "reply_to": "r", "request_id": "q"},

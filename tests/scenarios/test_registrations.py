@@ -32,6 +32,9 @@ def last(rig: Rig) -> dict[str, dict[str, Any]]:
 
 def test_the_answer_carries_the_last_prices(rig: Rig) -> None:
     """Confirmed by Alpaca, checked against the assets, with the price that REST or stream told."""
+    for symbol in ("AAPL", "MSFT"):  # traded before anybody asked for them
+        trade = {"T": "t", "S": symbol, "p": 12.5, "s": 1, "t": "2026-01-05T15:00:00Z"}
+        rig.simulator.call(rig.simulator.simulator.emit, "iex", trade)
     with rig.bot() as bot:
         answer = ask(rig, bot, "AAPL", "MSFT", "aapl", request_id="q")
     assert (answer["status"], answer["request_id"]) == ("partial", "q")

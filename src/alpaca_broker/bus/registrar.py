@@ -129,6 +129,8 @@ class Registrar:
         return self._handed_on[0] != before[0]
 
     def _apply(self, registration: Registration, now: float) -> None:
+        if registration.action == "unregister" and not registration.bot:
+            raise BadRegistration('whose? name "bot_id" or "account_id": the pool is everyone\'s')
         rejected = list(registration.rejected)
         if rejected:
             self._complain_of(registration)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Raw, Struct, field
 
 from alpaca_broker.core.messages import RegistrationAnswer, Rejected
-from alpaca_broker.core.registration import Registration
+from alpaca_broker.core.registration import SERVED_KINDS, Registration
 
 MOST_QUESTIONS = 10_000
 MOST_LAST = 500  # last prices in one answer; whoever wants more reads `price:last`
@@ -90,7 +90,7 @@ def is_decided(question: Question, view: FeedView) -> bool:
     """Whether each symbol is confirmed, refused or unknown; what is taken back is at once."""
     if not question.verified:
         return False
-    if question.registration.action == "unregister":
+    if question.registration.action == "unregister" or not _is_served(question):
         return True
     return view.live and all(
         s in view.ready or s in view.refused or s in question.unknown
@@ -105,6 +105,8 @@ def reply(question: Question, view: FeedView, epoch: int, *, pending: bool = Fal
     for symbol in asked.symbols:
         if symbol in question.unknown:
             rejected.append(Rejected(symbol=symbol, code=UNKNOWN.code, reason=UNKNOWN.reason))
+        elif not _is_served(question):
+            continue  # what is not served is said once, not symbol by symbol
         elif asked.action == "register" and (code := view.refused.get(symbol)) is not None:
             reason = REASONS.get(code, "Alpaca refused it")
             rejected.append(Rejected(symbol=symbol, code=code, reason=reason))
@@ -115,7 +117,7 @@ def reply(question: Question, view: FeedView, epoch: int, *, pending: bool = Fal
         for symbol in accepted[:MOST_LAST]:
             if (price := view.last(symbol)) is not None:
                 last[symbol] = Raw(price)
-    useless = asked.action == "register" and asked.symbols and not accepted
+    useless = asked.action == "unregister" or not accepted
     answer = RegistrationAnswer(
         request_id=asked.request_id,
         status="ok" if not rejected else "error" if useless else "partial",
@@ -127,6 +129,10 @@ def reply(question: Question, view: FeedView, epoch: int, *, pending: bool = Fal
         epoch=epoch,
     )
     return Reply(asked.reply_to or "", answer)
+
+
+def _is_served(question: Question) -> bool:
+    return not set(SERVED_KINDS).isdisjoint(question.registration.channels)
 
 
 def refusal(reply_to: str, request_id: str | None, code: str, reason: str, epoch: int) -> Reply:

@@ -52,7 +52,9 @@ class Limits(Struct, frozen=True):
     symbols: int = 20_000
 
 
-class _Message(Struct, forbid_unknown_fields=False):
+class RegistrationMessage(Struct):
+    """The message as bots send it; `parse` makes a `Registration` of it."""
+
     action: Literal["register", "unregister"]
     symbols: list[str] | None = None
     account_id: Annotated[str, Meta(max_length=128)] | None = None
@@ -78,7 +80,7 @@ class Registration(Struct, frozen=True):
     rejected: tuple[Rejected, ...] = ()
 
 
-_decode = msgspec.json.Decoder(_Message).decode
+_decode = msgspec.json.Decoder(RegistrationMessage).decode
 
 
 def parse(payload: bytes, limits: Limits = Limits()) -> Registration:  # noqa: B008 - immutable
@@ -156,7 +158,7 @@ def return_address(payload: bytes, limits: Limits) -> tuple[str, str | None] | N
 
 def _may_reply_to(channel: str) -> bool:
     """Whether an answer there cannot be taken for something else that the broker says."""
-    return channel.isprintable() and not _OURS.search(channel)
+    return channel != "" and channel.isprintable() and not _OURS.search(channel)
 
 
 def _what_is_wrong(error: Exception) -> str:
