@@ -1,4 +1,4 @@
-"""What bots import: say something on a channel, hear what is said there.
+"""Say something on a channel, hear what is said there: no more than that.
 
 Owns a bot's two connections to Redis and nothing of what the messages mean. Channels are named
 without the deployment's prefix, which goes before them on the wire. A publisher tells its caller
@@ -19,13 +19,11 @@ from threading import Condition, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from redis import AuthenticationError, Redis, RedisError
-from redis import ConnectionError as RedisConnectionError
+from redis import Redis, RedisError
 from redis import TimeoutError as RedisTimeoutError
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationWrongNumberOfArgsError, NoPermissionError
-from redis.retry import Retry
 
+from alpaca_broker import client
+from alpaca_broker.client.place import Place, advice, from_settings
 from alpaca_broker.core.backoff import Patience
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.errors import BusError, UsageError
@@ -37,13 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CHANNELS", "Handler", "RedisPublisher", "RedisSubscriber"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("alpaca_broker.client")
 
 Handler = Callable[[dict[str, Any]], object]
 
-CONNECT_WITHIN_S = 3.0
-ANSWER_WITHIN_S = 4.0
-SILENT_FOR_S = 5.0  # then a ping, which must be answered in ANSWER_WITHIN_S
 SUBSCRIBED_WITHIN_S = 5.0
 HANDLER_ENDS_WITHIN_S = 10.0
 COMPLAIN_EVERY_S = 1.0
@@ -74,8 +69,8 @@ class RedisPublisher:
         Raises:
             ConfigError: a setting is wrong.
         """
-        self._target, self._prefix = _place(target, prefix)
-        self._redis = _client(self._target, "alpaca-broker:publisher")
+        self._place = _place(target, prefix)
+        self._redis = self._place.redis("alpaca-broker:publisher")
 
     def publish(self, channel: str, message: dict[str, Any]) -> int:
         """Say `message` on `channel`, at most once; how many listeners Redis handed it to.
@@ -86,9 +81,9 @@ class RedisPublisher:
         """
         payload = _encoded(message)
         try:
-            return int(self._redis.publish(self._prefix + _checked(channel), payload))
+            return int(self._redis.publish(self._place.prefix + _checked(channel), payload))
         except (RedisError, OSError) as error:
-            raise BusError(self._target.where, _advice(error)) from error
+            raise BusError(self._place.where, advice(error)) from error
 
     def close(self) -> None:
         """Close its connections; may be called again."""
@@ -114,7 +109,7 @@ class RedisSubscriber:
         Raises:
             ConfigError: a setting is wrong.
         """
-        self._target, self._prefix = _place(target, prefix)
+        self._place = _place(target, prefix)
         self._changed = Condition()  # guards all below; written by any thread...
         self._handlers: dict[str, tuple[Handler, ...]] = {}
         self._wanted: frozenset[str] = frozenset()
@@ -134,7 +129,7 @@ class RedisSubscriber:
         Raises:
             UsageError: `channel` or `handler` cannot be used, or the subscriber is closed.
         """
-        name = self._prefix + _checked(channel)
+        name = self._place.prefix + _checked(channel)
         if not callable(handler) or inspect.iscoroutinefunction(handler):
             raise UsageError(f"the handler of {channel} must be a plain function, not {handler!r}")
         with self._changed:
@@ -147,7 +142,7 @@ class RedisSubscriber:
 
     def unsubscribe(self, channel: str, handler: Handler | None = None) -> None:
         """No longer call `handler`, or any handler, for `channel`; may be called again."""
-        name = self._prefix + _checked(channel)
+        name = self._place.prefix + _checked(channel)
         with self._changed:
             known = self._handlers.get(name, ())
             left = tuple(h for h in known if h != handler) if handler is not None else ()
@@ -227,10 +222,10 @@ class RedisSubscriber:
             while not self._closed:
                 began = monotonic()
                 try:
-                    with _client(self._target, "alpaca-broker:subscriber") as redis:
+                    with self._place.redis("alpaca-broker:subscriber") as redis:
                         self._converse(redis, ear)
                 except (RedisError, OSError) as error:
-                    self._is_down(_advice(error))
+                    self._is_down(advice(error))
                 except Exception:
                     log.exception("listening failed, which is a mistake of ours; trying again")
                     self._is_down("listening failed")
@@ -246,7 +241,7 @@ class RedisSubscriber:
         connection: Any = redis.connection_pool.get_connection()
         told: frozenset[str] = frozenset()
         confirmed: set[str] = set()
-        news, pinged, deadline = True, False, monotonic() + SILENT_FOR_S
+        news, pinged, deadline = True, False, monotonic() + client.SILENT_FOR_S
         with DefaultSelector() as selector:
             # redis-py can only wait for Redis, and we also wait for our own bell.
             selector.register(connection._get_socket(), EVENT_READ)
@@ -256,7 +251,7 @@ class RedisSubscriber:
                 if connection.can_read(0):
                     news |= self._take(connection.read_response(), confirmed)
                     # The clock is read after the handlers: their time is not Redis' silence.
-                    pinged, deadline = False, monotonic() + SILENT_FOR_S
+                    pinged, deadline = False, monotonic() + client.SILENT_FOR_S
                     continue
                 if news:
                     self._is_up(confirmed)
@@ -266,7 +261,7 @@ class RedisSubscriber:
                     if pinged:
                         raise RedisTimeoutError("no answer to a ping")
                     connection.send_command("PING")
-                    pinged, deadline = True, now + ANSWER_WITHIN_S
+                    pinged, deadline = True, now + client.ANSWER_WITHIN_S
                 for key, _ in selector.select(deadline - now):
                     if key.fileobj is ear:
                         ear.recv(4096)
@@ -324,39 +319,21 @@ class RedisSubscriber:
             self._confirmed = frozenset(confirmed)
             if self._trouble is not None and self._wanted <= self._confirmed:
                 self._trouble = None
-                log.info("Redis at %s is back: listening again", self._target.where)
+                log.info("Redis at %s is back: listening again", self._place.where)
             self._changed.notify_all()
 
     def _is_down(self, trouble: str) -> None:
         with self._changed:
             self._confirmed = frozenset()
             if trouble != self._trouble and not self._closed:
-                log.warning("Redis at %s: %s; trying again", self._target.where, trouble)
+                log.warning("Redis at %s: %s; trying again", self._place.where, trouble)
             self._trouble = trouble
             self._changed.notify_all()
 
 
-def _place(target: RedisTarget | None, prefix: str | None) -> tuple[RedisTarget, str]:
-    if target is None or prefix is None:
-        # Not above: it takes longer to import than all the rest, and not everyone needs it.
-        from alpaca_broker.settings import read_settings
-
-        settings = read_settings()
-        target = settings.redis() if target is None else target
-        prefix = settings.channel_prefix if prefix is None else prefix
-    return target, prefix
-
-
-def _client(target: RedisTarget, name: str) -> Redis:
-    """A client that fails at once instead of trying again. Nothing is opened yet."""
-    return Redis(
-        **target.options(name),
-        protocol=2,  # what is pushed then has one form, whatever Redis' age
-        socket_timeout=ANSWER_WITHIN_S,
-        socket_connect_timeout=CONNECT_WITHIN_S,
-        socket_keepalive=True,
-        retry=Retry(NoBackoff(), 0),  # a message sent twice would be worse than an error
-    )
+def _place(target: RedisTarget | None, prefix: str | None) -> Place:
+    target, prefix = from_settings(target, prefix)
+    return Place(target.where, prefix, target=target)
 
 
 def _checked(channel: str) -> str:
@@ -374,18 +351,3 @@ def _encoded(message: dict[str, Any]) -> bytes:
         return json.dumps(message, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"the message cannot be written as JSON: {error}") from error
-
-
-def _advice(error: Exception) -> str:
-    """What went wrong with Redis and what to look at, for a person."""
-    match error:
-        case AuthenticationError() | AuthenticationWrongNumberOfArgsError():
-            return "it refused the login: check REDIS_USERNAME and REDIS_PASSWORD"
-        case NoPermissionError():
-            return f"it does not permit this: check the user's ACL rules ({error})"
-        case RedisTimeoutError() | TimeoutError():
-            return "no answer in time: is it overloaded, or a firewall in between?"
-        case RedisConnectionError() | OSError():
-            return "it cannot be reached: is it running? Check REDIS_HOST and REDIS_PORT"
-        case _:
-            return str(error)

@@ -1,0 +1,125 @@
+"""One consumer's bounded queue: the listening thread puts, the bot's thread takes.
+
+Owns what waits, and the rule when it is full: prices shrink to the newest of each symbol, counted
+in `skipped`; orders are refused before they are put (`room`), for the journal keeps them. Whole
+batches change hands, so that no lock is taken for a single message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+from time import monotonic
+
+from msgspec.structs import replace
+
+from alpaca_broker.client.updates import Gap, OrderUpdate, PriceUpdate
+
+Item = PriceUpdate | OrderUpdate | Gap
+
+MOST_GAPS = 1_000
+AT_ONCE = 1_024
+QUICK_S = 0.02  # a bot that takes longer for what it took is given less at once
+
+
+class Inbox:
+    """A queue between two threads. `bell` is rung when it is no longer empty, and when closed."""
+
+    def __init__(self, bound: int, *, conflates: bool) -> None:
+        self.bound, self._conflates = bound, conflates
+        self._limit = bound  # grows with the number of symbols: the newest of each is kept
+        self._lock = Lock()
+        self._items: list[Item] = []
+        self.pending: list[Item] = []  # of the listening thread alone, until `flush`
+        self.bell: Callable[[], None] = _nobody
+        self.on_room: Callable[[], None] = _nobody
+        self.wants_room = False  # set by the listening thread, which waits for it
+        self.closed = False
+        self.delivered = 0
+        self.conflated = 0
+
+    def __len__(self) -> int:
+        return len(self._items) + len(self.pending)
+
+    @property
+    def room(self) -> int:
+        """How many may still be put."""
+        return self.bound - len(self)
+
+    def flush(self) -> None:
+        """Hand over what is pending."""
+        with self._lock:
+            was_empty = not self._items
+            self._items += self.pending
+            self.pending.clear()
+            if self._conflates and len(self._items) > self._limit:
+                self._items, dropped = conflated(self._items)
+                self.conflated += dropped
+                self._limit = max(self.bound, 2 * len(self._items))
+        if was_empty:
+            self.bell()
+
+    def take(self, most: int) -> list[Item]:
+        """The oldest that wait, at most so many; empty where none does."""
+        with self._lock:
+            if len(self._items) <= most:
+                taken, self._items = self._items, []
+            else:
+                taken, self._items = self._items[:most], self._items[most:]
+            self.delivered += len(taken)
+        if self.wants_room and len(self) <= self.bound // 2:
+            self.wants_room = False
+            self.on_room()
+        return taken
+
+    def close(self) -> None:
+        """Nothing more will come; what waits can still be taken."""
+        self.closed = True
+        self.bell()
+
+
+class Portion:
+    """How many to take at once: many for a quick bot, so that locks cost nothing; one for a slow
+    one, so that what waits can be replaced by what is newer."""
+
+    def __init__(self) -> None:
+        self._most = AT_ONCE
+        self._taken_at = 0.0
+        self._was_full = False
+
+    def take(self, inbox: Inbox) -> list[Item]:
+        """The next that wait."""
+        now = monotonic()
+        if now - self._taken_at <= QUICK_S:
+            self._most = min(AT_ONCE, self._most * 2)
+        elif self._was_full:
+            self._most = max(1, self._most // 4)
+        taken = inbox.take(self._most)
+        self._taken_at, self._was_full = now, bool(taken)
+        return taken
+
+
+def conflated(items: list[Item]) -> tuple[list[Item], int]:
+    """The newest price of each symbol, the newest gaps, and how many were left out."""
+    newest: dict[str, PriceUpdate] = {}
+    skipped: dict[str, int] = {}
+    gaps: list[Item] = []
+    for item in items:
+        if not isinstance(item, PriceUpdate):
+            gaps.append(item)
+            continue
+        # Taken out first, so that the order is that of the newest.
+        if (older := newest.pop(item.symbol, None)) is not None:
+            skipped[item.symbol] = skipped.get(item.symbol, 0) + older.skipped + 1
+        newest[item.symbol] = item
+    prices: list[Item] = []
+    for symbol, update in newest.items():
+        # A copy, for the same object may wait in another consumer's queue.
+        left_out = skipped.get(symbol, 0)
+        prices.append(replace(update, skipped=update.skipped + left_out) if left_out else update)
+    kept = gaps[-MOST_GAPS:] + prices
+    return kept, len(items) - len(kept)
+
+
+def _nobody() -> None:
+    """Nobody waits."""

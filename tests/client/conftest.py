@@ -1,0 +1,58 @@
+"""A fake broker and a client of it, on the shared server or on one of their own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fake_broker import FakeBroker
+
+from alpaca_broker import Client
+from alpaca_broker.embedded import EmbeddedRedis
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """Whatever a test does, the client's threads end with it."""
+    before = set(threading.enumerate())
+    yield
+    left = [t.name for t in set(threading.enumerate()) - before if t.name.startswith("alpaca-")]
+    assert left == []
+
+
+@pytest.fixture
+def broker(valkey: EmbeddedRedis, prefix: str) -> Iterator[FakeBroker]:
+    """A fake broker on the shared server."""
+    with FakeBroker(valkey.port, prefix) as fake:
+        yield fake
+
+
+@pytest.fixture
+def own_broker(own_valkey: EmbeddedRedis) -> Iterator[FakeBroker]:
+    """A fake broker on a server that may be stopped."""
+    with FakeBroker(own_valkey.port) as fake:
+        yield fake
+
+
+@pytest.fixture
+def connect(valkey: EmbeddedRedis, prefix: str) -> Iterator[Callable[..., Client]]:
+    """Makes clients of the shared server, and closes them."""
+    clients: list[Client] = []
+
+    def make(**options: Any) -> Client:
+        values: dict[str, Any] = {"host": "127.0.0.1", "port": valkey.port, "prefix": prefix}
+        clients.append(Client(**(values | options)))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def own_client(own_valkey: EmbeddedRedis) -> Iterator[Client]:
+    """A client of a server that may be stopped."""
+    with Client(host="127.0.0.1", port=own_valkey.port) as client:
+        yield client
