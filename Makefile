@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet install
 OURS = --no-deps --no-build-isolation -e .
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header pyproject.toml $(ARGS)
-.PHONY: help demo run test check fix lock clean
+.PHONY: help demo run test check fix lock contract clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 - \2/p' Makefile
@@ -35,6 +35,9 @@ main/alpaca_broker/requirements.txt: requirements.lock
 	@{ echo '# Made from requirements.lock by `make lock`. Install it from the repository root:'; \
 	echo '# the last line is the project itself.'; \
 	sed -n 's/^\([a-z][^ ]*==.*[^ ]\) *\\$$/\1/p' $<; echo '-e .'; } >$@
+
+contract: .venv/dev ## bring docs/asyncapi.yaml in line with the message types
+	$(BIN)/python docs/make_asyncapi.py >docs/asyncapi.new && mv docs/asyncapi.new docs/asyncapi.yaml
 
 clean: ## remove what was installed and cached
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,32 @@ KNOWN = {
     *("items", "minimum", "maximum", "maxLength", "pattern"),
 }
 REF = "#/components/schemas/"
+
+
+TAGS = {
+    "price_update": "PriceUpdate",
+    "order_update": "OrderUpdate",
+    "status": "Status",
+    "gap": "Gap",
+    "log": "LogRecord",
+    "registration": "RegistrationAnswer",
+}
+
+
+@cache
+def _validator() -> Validator:
+    return Validator(load_generator().schemas())
+
+
+def offence(message: Any) -> str | None:
+    """What breaks the contract in a message of the broker's, or None.
+
+    The broker's are those with an `epoch`, and log records: what tests say themselves has none.
+    """
+    tag = TAGS.get(message.get("type", ""))
+    if tag is None or not ("epoch" in message or tag == "LogRecord"):
+        return None
+    return _validator().problem(tag, message)
 
 
 def load_generator() -> ModuleType:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import redis
+from contract_schema import offence
 
 from alpaca_broker.broker import AlpacaBroker
 from alpaca_broker.core.channels import Channels
@@ -81,7 +82,10 @@ class Bot:
         while time.monotonic() < until:
             message = self._pubsub.get_message(timeout=until - time.monotonic())
             if message is not None and message["type"] in ("message", "pmessage"):
-                return message["channel"].decode(), json.loads(message["data"])
+                channel, found = message["channel"].decode(), json.loads(message["data"])
+                # Whatever a bot of the tests hears is held against the contract's schemas.
+                assert (problem := offence(found)) is None, f"{problem}, on {channel}: {found}"
+                return channel, found
         raise AssertionError(f"no message within {within_s} s")
 
     def until(

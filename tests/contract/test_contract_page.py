@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from contract_schema import DOCS, Validator, load_generator
-from contract_watch import TAGS
+from contract_schema import DOCS, TAGS, Validator, load_generator
 
 from alpaca_broker.core import registration
 from alpaca_broker.core.answers import REASONS, UNKNOWN
