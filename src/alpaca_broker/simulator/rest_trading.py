@@ -158,7 +158,8 @@ class TradingApi:
             query.get("asset_class", "us_equity") != "us_equity"
         ):
             return answer([])
-        return answer([_asset_json(symbol) for symbol in sorted(self._known_symbols())])
+        names = sorted(filter(is_symbol, self._known_symbols()))  # the stream takes any
+        return answer([_asset_json(symbol) for symbol in names])
 
     async def _asset(self, request: web.Request) -> web.Response:
         name = request.match_info["symbol"]
