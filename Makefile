@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet install
 OURS = --no-deps --no-build-isolation -e .
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header pyproject.toml $(ARGS)
-.PHONY: help demo run test check fix lock contract clean
+.PHONY: help demo run test soak check fix lock contract clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 - \2/p' Makefile
@@ -19,6 +19,9 @@ run: .venv/run ## the broker, with the keys in configs/.env
 
 test: check ## all checks and all tests
 	$(BIN)/pytest $(ARGS)
+
+soak: .venv/dev ## the long versions of the storms: more seeds, more kills, real lengths
+	$(BIN)/pytest --soak -m soak -s -o timeout=3600 $(ARGS)
 
 check: .venv/dev ## formatting, lint and types only
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -19,6 +19,17 @@ for _name in [n for n in os.environ if n.upper() in {f.upper() for f in Settings
     del os.environ[_name]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--soak` makes the tests marked `soak` run at their full length."""
+    parser.addoption("--soak", action="store_true", help="the long versions, as `make soak` does")
+
+
+@pytest.fixture
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether this run is a soak: more seeds, more events, more kills."""
+    return bool(request.config.getoption("--soak"))
+
+
 @pytest.fixture(autouse=True)
 def everything_is_heard(caplog: pytest.LogCaptureFixture) -> None:
     """Log lines of every level reach `caplog`, whatever a test before has set up."""
