@@ -12,12 +12,13 @@ from collections.abc import Callable
 from time import time
 
 import aiohttp
+from msgspec import structs
 
 from alpaca_broker.alpaca.link import Link, open_link
 from alpaca_broker.alpaca.rest import Account, TradingRest
 from alpaca_broker.bus.journal import Journal
 from alpaca_broker.core.messages import AccountState, AccountStatus, Gap
-from alpaca_broker.core.orderbook import MARGIN_S
+from alpaca_broker.core.orderbook import HOLD_S, MARGIN_S
 from alpaca_broker.core.orders import order_event
 from alpaca_broker.core.outage import RESTARTED, Outage
 from alpaca_broker.core.trading_session import (
@@ -171,6 +172,7 @@ class AccountStream:
     async def _reconcile(self, rest: TradingRest, account: Account) -> None:
         """Live, once what was missed is told; then keep watch."""
         if await self._reconciler.catch_up(rest):
+            await self.lane.drain(HOLD_S)  # whoever hears "live" has heard what was missed
             self._is_live(account)
         else:
             self._is_degraded(account)
@@ -206,12 +208,15 @@ class AccountStream:
 
     def _found(self, events: int, since: float) -> None:
         """The stream was up and did not bring these events: REST did."""
-        log.warning("the order stream did not bring %d events: REST showed them", events)
+        if self._doubt is not None:
+            return  # they belong to what is told as missed already
+        what = "an event" if events == 1 else f"{events} events"
+        log.warning("the order stream did not bring %s: REST showed it", what)
         gap = Gap(
             began=since,
             ended=round(time(), 6),
             symbols=[],
-            reason=f"the order stream did not bring {events} events",
+            reason=f"the order stream did not bring {what}",
             recovered=True,
             epoch=self._epoch,
         )
@@ -219,8 +224,7 @@ class AccountStream:
 
     def _tell_gap(self, gap: Gap | None, *, recovered: bool) -> None:
         if gap is not None:
-            gap.account_id, gap.recovered = self.name, recovered
-            self._on_gap(gap)
+            self._on_gap(structs.replace(gap, account_id=self.name, recovered=recovered))
 
     async def _take(self, frame: bytes | str, link: Link, session: TradingSession) -> None:
         """Take one frame: an event goes to be told, anything strange is complained about."""

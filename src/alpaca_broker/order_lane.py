@@ -86,10 +86,10 @@ class OrderLane:
             if self._unfinished <= self._bound // 2:
                 self._roomy.set()
 
-    async def drain(self) -> int:
+    async def drain(self, within_s: float = DRAIN_WITHIN_S) -> int:
         """Wait until everything is recorded; returns how many events were not in time."""
         try:
-            async with asyncio.timeout(DRAIN_WITHIN_S):
+            async with asyncio.timeout(within_s):
                 await self._queue.join()
         except TimeoutError:
             pass

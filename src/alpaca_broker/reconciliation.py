@@ -153,15 +153,16 @@ class Reconciler:
         """Hold the stream against REST, again and again, until cancelled."""
         while True:
             await self._pause(rest)
-            before, since = self._book.recovered, self.reconciled or time()
+            before, since = self._book.recovered, self.reconciled
             self._looks += 1
             try:
                 await self._look(rest, whole=not self._looks % WHOLE_EVERY or bool(self.trouble))
-                self._on_checked()
             except FAILURES as error:
                 self._failed(error)
             if found := self._book.recovered - before:
-                on_found(found, since)
+                on_found(found, since or time())
+            if self.reconciled != since:
+                self._on_checked()
 
     async def release_holes(self) -> None:
         """Let go what waited too long for an event before it, until cancelled."""
