@@ -10,15 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
-STOCK_FEEDS = {
-    "iex": "/v2/iex",
-    "sip": "/v2/sip",
-    "delayed_sip": "/v2/delayed_sip",
-    "test": "/v2/test",
-    "boats": "/v1beta1/boats",
-    "overnight": "/v1beta1/overnight",
-}
-"""The stock feeds and their WebSocket paths [D RTS]. `test` only knows FAKEPACA [D WSS]."""
+from alpaca_broker.simulator.feeds import FEEDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +27,11 @@ class SimulatorOptions:
         seed: Same seed, same synthetic prices.
         rate: Synthetic trades per second and subscribed symbol; quotes come twice as often.
         batch: Most messages in one data frame.
+        news_per_min: Invented news articles a minute; 0 for none.
+        absent_s: Seconds the invented market goes on for symbols whose only subscriber vanished.
+        history_limit: Most trades, quotes and bars remembered per symbol, each.
+        said_limit: Most other messages remembered per symbol.
+        option_quote_limit: Most option contracts with quotes of one session; above: 405.
         symbol_limit: Most distinct symbols over trades and quotes of one session; above: 405.
         auth_timeout_s: Seconds a market-data session may stay unauthenticated.
         refused_feeds: Feeds outside the plan: authentication on them is answered 409.
@@ -57,6 +54,11 @@ class SimulatorOptions:
     seed: int = 1
     rate: float = 20.0
     batch: int = 50
+    news_per_min: float = 6.0
+    absent_s: float = 120.0
+    history_limit: int = 10_000
+    said_limit: int = 1_000
+    option_quote_limit: int | None = None
     symbol_limit: int | None = None
     auth_timeout_s: float = 10.0
     refused_feeds: frozenset[str] = frozenset()
@@ -78,7 +80,7 @@ class SimulatorOptions:
             raise ValueError(f"port must be between 0 and 65535, not {self.port}")
         if any(not key or not secret for key, secret in self.keys.items()):
             raise ValueError("keys must not hold an empty key id or secret")
-        if unknown := self.refused_feeds - STOCK_FEEDS.keys():
+        if unknown := self.refused_feeds - FEEDS.keys():
             raise ValueError(f"refused_feeds names no feed of ours: {', '.join(sorted(unknown))}")
         self.pace()
         self._check_numbers()
@@ -88,12 +90,20 @@ class SimulatorOptions:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a positive number, not {value}")
-        if not (math.isfinite(self.linger_s) and self.linger_s >= 0):
-            raise ValueError(f"linger_s must be zero or more, not {self.linger_s}")
-        for name in ("batch", "ledger_limit", "fill_part", "send_limit_bytes"):
+        for name in ("linger_s", "news_per_min", "absent_s"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be zero or more, not {value}")
+        for name in (
+            *("batch", "ledger_limit", "fill_part", "send_limit_bytes"),
+            *("history_limit", "said_limit"),
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("symbol_limit", "trading_connection_limit", "rest_limit_per_min"):
+        for name in (
+            *("symbol_limit", "option_quote_limit"),
+            *("trading_connection_limit", "rest_limit_per_min"),
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 or None, not {value}")
