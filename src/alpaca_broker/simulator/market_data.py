@@ -209,7 +209,8 @@ class MarketData:
     def jump(self) -> None:
         """Hear that the pretended time was set."""
         for venue in self.venues.values():
-            venue.market.jump()
+            if venue.synthetic is not None:  # a replay has times of its own
+                venue.market.jump()
 
     def _remember(self, venue: Venue, message: Mapping[str, Any]) -> None:
         with contextlib.suppress(ValueError, TypeError, KeyError):  # a test may send a broken one

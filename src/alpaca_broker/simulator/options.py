@@ -7,10 +7,12 @@ It does not open files or sockets.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
 from alpaca_broker.simulator.feeds import FEEDS
+from alpaca_broker.simulator.trading_hours import NOW, moment_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,13 @@ class SimulatorOptions:
         refused_feeds: Feeds outside the plan: authentication on them is answered 409.
         trading_connection_limit: Most trading WebSockets of one account; above: HTTP 429.
         rest_limit_per_min: REST calls a minute and account, above: HTTP 429. None: no limit.
-        market_open: What the clock says. While closed only extended-hours limit orders fill.
+        market_open: What the clock says at any hour, while `time` is None. While closed only
+            extended-hours limit orders fill.
+        time: The moment it is at the start, such as "2026-11-27T12:59" (New York unless it has an
+            offset); the calendar then says whether the market is open. "now" is the real time
+            with its real hours. None is the real time with `market_open` for all hours.
+        quiet_when_closed: Whether the invented stock market keeps to its hours: silent while
+            closed, thin before and after the regular session.
         cash: Dollars a new account starts with.
         ledger_limit: Most order events kept per account; the oldest are forgotten.
         fill_part: Shares above which an order is filled in parts.
@@ -65,6 +73,8 @@ class SimulatorOptions:
     trading_connection_limit: int | None = None
     rest_limit_per_min: int | None = 200
     market_open: bool = True
+    time: str | datetime | None = None
+    quiet_when_closed: bool = False
     cash: Decimal = Decimal(100_000)
     ledger_limit: int = 100_000
     fill_part: int = 100
@@ -83,6 +93,8 @@ class SimulatorOptions:
         if unknown := self.refused_feeds - FEEDS.keys():
             raise ValueError(f"refused_feeds names no feed of ours: {', '.join(sorted(unknown))}")
         self.pace()
+        if isinstance(self.time, str) and self.time != NOW:
+            moment_of(self.time)
         self._check_numbers()
 
     def _check_numbers(self) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -20,7 +21,6 @@ from alpaca_broker.simulator.feeds import FEEDS, Feed, feed_of
 from alpaca_broker.simulator.market_data import MarketData
 from alpaca_broker.simulator.market_stream import MarketHub
 from alpaca_broker.simulator.options import SimulatorOptions
-from alpaca_broker.simulator.pretend_time import PretendTime
 from alpaca_broker.simulator.pulse import Pulse
 from alpaca_broker.simulator.replay import Replay
 from alpaca_broker.simulator.rest import STATUS_PATH, Gate, answer
@@ -29,7 +29,9 @@ from alpaca_broker.simulator.rest_trading import TradingApi
 from alpaca_broker.simulator.stats import Stats
 from alpaca_broker.simulator.synthetic import UNIVERSE
 from alpaca_broker.simulator.ticks import load
+from alpaca_broker.simulator.trading_hours import TradingHours
 from alpaca_broker.simulator.trading_stream import TradingHub
+from alpaca_broker.simulator.venue import Venue
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +54,13 @@ class Simulator:
         self.port = options.port
         access = Access(options.keys)
         rows = load(options.tick_paths())
-        self.time = PretendTime()
+        self.hours = TradingHours(
+            options.time, market_open=options.market_open, quiet=options.quiet_when_closed
+        )
         self._hub = MarketHub(options, access, self.stats)
-        self.exchange = Exchange(options, self.time.now_ns, self._first_price, self._tell)
+        self.exchange = Exchange(options, self.hours.now_ns, self._first_price, self._tell)
         self.data = MarketData(
-            *(options, self._hub, self.time.now_ns, self.exchange), replayed=bool(rows)
+            *(options, self._hub, self.hours.now_ns, self.exchange), replayed=bool(rows)
         )
         self._trading = TradingHub(options, access, self.exchange, self.stats)
         open_paths = (*(feed.path for feed in FEEDS.values()), *_TRADING_PATHS, STATUS_PATH)
@@ -65,8 +69,8 @@ class Simulator:
         self._replay = Replay(rows, stocks, self._hub, options.batch) if rows else None
         self._pulse = Pulse(
             *(self.data.venues, self.data.newsroom, self._hub, self.exchange),
-            *(self.time.now_ns, options.batch),
-            share=lambda venue: 1.0,
+            *(self.hours.now_ns, options.batch),
+            share=self._share,
             bands=self.data.bands,
             tell=self.data.tell,
         )
@@ -153,6 +157,15 @@ class Simulator:
             return self._trading.send_raw(frame)
         return self._hub.emit_raw(feed_of(feed).name, frame)
 
+    def set_time(self, moment: str | datetime | None) -> None:
+        """Let it be this moment now, such as 2026-11-27T03:00 in New York, and go on from there.
+
+        Clock, calendar, orders and the times of messages follow; a replay keeps its own. "now" is
+        the real time with its real hours, None the real time with `market_open` for all hours.
+        """
+        self.hours.set(moment)
+        self.data.jump()
+
     def mute(self, kind: Kind = "all", *, muted: bool = True) -> None:
         """Let the connections open now stay up and answer pings, but say nothing more.
 
@@ -220,9 +233,9 @@ class Simulator:
         application.router.add_get(STATUS_PATH, self._status)
         api = TradingApi(
             self.exchange,
-            self.time.now_ns,
+            self.hours.now_ns,
             self._known_symbols,
-            market_open=self.options.market_open,
+            is_open=self.hours.is_open,
         )
         application.add_routes(api.routes())
         application.add_routes(DataApi(self.data.stocks).routes())
@@ -243,6 +256,9 @@ class Simulator:
 
     def _first_price(self, symbol: str) -> int | None:
         return self.data.first_price(symbol)
+
+    def _share(self, venue: Venue) -> float:
+        return self.hours.share() if venue.name == "stocks" else 1.0
 
     def _tell(self, account: Account, update: dict[str, Any]) -> None:
         self._trading.deliver(account, update)
