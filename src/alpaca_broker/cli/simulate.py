@@ -7,6 +7,7 @@ Standard output is a valid settings file, ready to be pasted into `configs/.env`
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ from alpaca_broker.cli.stop_request import StopRequest, stop_on_signals
 from alpaca_broker.errors import BrokerError, ConfigError
 
 if TYPE_CHECKING:
-    from alpaca_broker.simulator import SimulatorOptions
+    from alpaca_broker.simulator import Fault, SimulatorOptions
 
 
 def simulate(
@@ -51,11 +52,22 @@ def simulate(
             help="Accept only this pair of keys; may be repeated. Without it any pair will do.",
         ),
     ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME@WHEN",
+            help="Let something go wrong, as in mute@10s, cut@20s:market or 406@30s+90s, counted "
+            "from the first connection; may be repeated. `--fault help` lists all.",
+        ),
+    ] = None,
 ) -> None:
     """Pretend to be Alpaca: market data, order events and REST on one local port."""
     from alpaca_broker import telemetry
-    from alpaca_broker.simulator import SimulatorOptions, TickFileError
+    from alpaca_broker.simulator import SimulatorOptions, TickFileError, script
 
+    if "help" in (fault or []):
+        _list_faults()
+        return
     telemetry.set_up("WARNING", telemetry.Redactor())
     try:
         options = SimulatorOptions(
@@ -69,18 +81,28 @@ def simulate(
             batch=batch,
             symbol_limit=symbol_limit,
         )
+        faults = script(fault or [])
     except ValueError as error:
         raise ConfigError(str(error)) from error
     try:
         with stop_on_signals() as stop:
-            _serve(options, stop)
+            _serve(options, stop, faults)
     except TickFileError as error:
         raise ConfigError(str(error)) from error
     except OSError as error:
         raise BrokerError(_why_not_listening(error, options)) from error
 
 
-def _serve(options: SimulatorOptions, stop: StopRequest) -> None:
+def _list_faults() -> None:
+    from alpaca_broker.simulator.fault_script import listing
+
+    print("--fault NAME@WHEN[+DURATION][:COUNT, STREAM or PATH]; times as in 500ms, 10s, 1.5m")
+    print("STREAM is market, trading or all; WHEN counts from the first connection\n")
+    for line in listing():
+        print(line)
+
+
+def _serve(options: SimulatorOptions, stop: StopRequest, faults: list[Fault]) -> None:
     import asyncio
 
     import uvloop
@@ -95,9 +117,12 @@ def _serve(options: SimulatorOptions, stop: StopRequest) -> None:
 
         stop.then(end)
         try:
-            await serve(options, ready=ready, stop=ended)
+            await serve(options, ready=ready, stop=ended, faults=faults, tell=tell)
         finally:
             stop.then(lambda: None)
+
+    def tell(fault: Fault) -> None:  # not on standard output, which may be a settings file
+        print(f"fault {fault}: {fault.kind.meaning}", file=sys.stderr, flush=True)
 
     def ready(simulator: Simulator) -> None:
         for line in _announcement(options, simulator.port):

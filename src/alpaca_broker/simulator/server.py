@@ -9,7 +9,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -20,6 +20,8 @@ from alpaca_broker.simulator.accounts import Account
 from alpaca_broker.simulator.by_hand import ByHand
 from alpaca_broker.simulator.codec import rfc3339, trade_of
 from alpaca_broker.simulator.exchange import Exchange
+from alpaca_broker.simulator.fault_run import play_for_clients
+from alpaca_broker.simulator.faults import Fault
 from alpaca_broker.simulator.market import Batches, Market
 from alpaca_broker.simulator.market_stream import MarketHub
 from alpaca_broker.simulator.options import STOCK_FEEDS, SimulatorOptions
@@ -268,6 +270,8 @@ async def serve(
     options: SimulatorOptions,
     ready: Callable[[Simulator], None] | None = None,
     stop: asyncio.Event | None = None,
+    faults: Sequence[Fault] = (),
+    tell: Callable[[Fault], None] | None = None,
 ) -> None:
     """Run a simulator until `stop` is set or the caller cancels; closes in order either way.
 
@@ -275,6 +279,8 @@ async def serve(
         options: What to simulate.
         ready: Called once it listens.
         stop: Ends it when set.
+        faults: What goes wrong, counted from the first client's WebSocket.
+        tell: Hears of each fault as it begins.
     """
     async with Simulator(options) as simulator:
         if ready is not None:
@@ -282,6 +288,7 @@ async def serve(
         async with asyncio.TaskGroup() as tasks:
             broken = tasks.create_task(simulator.closed(), name="simulator watch")
             asked = tasks.create_task((stop or asyncio.Event()).wait(), name="simulator stop")
+            playing = tasks.create_task(play_for_clients(simulator, faults, tell), name="faults")
             await asyncio.wait((broken, asked), return_when=asyncio.FIRST_COMPLETED)
-            broken.cancel()
-            asked.cancel()
+            for task in (broken, asked, playing):
+                task.cancel()
