@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,12 +27,17 @@ from alpaca_broker.simulator import (
     SimulatorThread,
     account_id_of,
     fault_acts,
+    practise,
     script,
     serve,
+    storm,
 )
 from alpaca_broker.simulator.fault_run import play
 from alpaca_broker.simulator.faults import KINDS
+from alpaca_broker.simulator.order_flow import Flow, plan
+from alpaca_broker.simulator.switches import Switches
 
+ME = account_id_of("PK1")
 CLOSED = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING)
 AUTH = {"action": "auth", "key": "PK1", "secret": "s1"}
 UPDATES = {"stream": "trade_updates"}
@@ -275,7 +279,7 @@ async def unknown_type(simulator: Simulator) -> None:
             assert (await orders.receive())["stream"] == "weather"
             event = (await orders.receive())["data"]
             assert (event["event"], event["order"]["id"]) == ("teleported", order)
-    assert [u["event"] for u in simulator.ledger(account_id_of("PK1"))] == ["new"]
+    assert [u["event"] for u in simulator.ledger(ME)] == ["new"]
 
 
 @shows("big-frame")
@@ -337,18 +341,26 @@ async def test_what_was_switched_is_switched_back(quiet: Simulator) -> None:
     words = [
         f"{name}@0s" + ("+20ms" if kind.lasts_ms is not None else "")
         for name, kind in KINDS.items()
-        if name != "delay-order"
     ]
     async with market(quiet), trading(quiet):
         await play(quiet, script(words))
-    quiet.tampering.lose = quiet.tampering.duplicate = quiet.tampering.reorder = 0
-    async with market(quiet) as prices, trading(quiet) as orders, rest_of(quiet) as rest:
-        await subscribed(prices)
-        trade(quiet, 4)
-        assert (await prices.receive_type("t"))["s"] == 4
-        quiet.by_hand("PK1").place("A", 1)
-        assert (await orders.receive())["data"]["event"] == "new"
-        assert (await rest("GET", "/v2/orders"))[0] == 200
+    await is_healthy(quiet)
+
+
+async def is_healthy(simulator: Simulator) -> None:
+    """Prices, order events and REST are as they should be, but for what waits to be tampered."""
+    assert simulator.switches == Switches()
+    tampering = simulator.tampering
+    tampering.lose = tampering.duplicate = tampering.reorder = tampering.delay = 0
+    async with market(simulator) as prices, trading(simulator) as orders:
+        async with rest_of(simulator) as rest:
+            await subscribed(prices)
+            trade(simulator, 4)
+            assert (await prices.receive_type("t"))["s"] == 4
+            order = simulator.by_hand("PK1").place("A", 1)
+            assert (await orders.receive())["data"]["order"]["id"] == order
+            status, orders_now = await rest("GET", "/v2/orders?limit=1")
+            assert (status, orders_now[0]["id"]) == (200, order)
 
 
 def test_a_thread_plays_a_script() -> None:
@@ -360,23 +372,56 @@ def test_a_thread_plays_a_script() -> None:
     assert endless.cancelled()
 
 
-async def test_served_faults_count_from_the_first_client() -> None:
-    """Who starts a broker at leisure misses nothing."""
+async def test_practice_begins_with_the_first_client() -> None:
+    """Who starts a broker at leisure misses nothing; orders come at their rate."""
     told: list[str] = []
     ready: asyncio.Future[Simulator] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
-    faults = script(["cut@0s"])
-    serving = asyncio.create_task(
-        serve(SimulatorOptions(), ready.set_result, stop, faults, lambda f: told.append(f.name))
-    )
+
+    async def beside(simulator: Simulator) -> None:
+        faults = script(["cut@20ms"])
+        tell = lambda fault: told.append(fault.name)  # noqa: E731 - shorter than a def
+        await practise(simulator, faults, tell, key_id="PK1", orders_per_s=500.0)
+
+    serving = asyncio.create_task(serve(SimulatorOptions(), ready.set_result, stop, beside))
     simulator = await ready
     async with rest_of(simulator) as rest:
         assert (await rest("GET", "/v2/clock"))[0] == 200
-    assert told == []
-    began = time.monotonic()
+    assert not told
+    assert not simulator.ledger(ME)
     async with trading(simulator) as client:
+        assert (await client.receive())["stream"] == "trade_updates"
         assert await is_cut(client)
-    assert time.monotonic() - began < 2
     assert told == ["cut"]
     stop.set()
     await serving
+
+
+@pytest.mark.soak
+async def test_a_storm_does_the_simulator_no_harm(quiet: Simulator, soak: bool) -> None:
+    """Clients that come back again and again, orders all the while: afterwards all is well."""
+    flow = Flow(quiet.by_hand("PK1"))
+    names = [name for name in KINDS if name not in {"big-frame", "rest-slow"}]
+    seconds = 60.0 if soak else 1.5
+    faults = storm(11, seconds, faults=round(seconds * 60), longest_s=0.1, only=names)
+
+    async def come_back(path: str) -> None:
+        while True:
+            try:
+                async with dialled(quiet, path, KEY) as client:
+                    await client.send({"action": "listen", "data": {"streams": ["trade_updates"]}})
+                    while (await client.socket.receive(timeout=0.2)).type not in CLOSED:
+                        pass
+            except (aiohttp.ClientError, TimeoutError):
+                await asyncio.sleep(0.01)
+
+    clients = [asyncio.create_task(come_back(path)) for path in ("/stream", "/v2/iex")]
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(play(quiet, faults))
+        done = tasks.create_task(flow.run(plan(1, 500), 500 / seconds))
+    for client in clients:
+        client.cancel()
+    await asyncio.wait(clients)
+    assert done.result() == len(quiet.ledger(ME)) == 500
+    await eventually(lambda: quiet.stats.market_open + quiet.stats.trading_open == 0)
+    await is_healthy(quiet)

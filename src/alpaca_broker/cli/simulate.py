@@ -52,6 +52,15 @@ def simulate(
             help="Accept only this pair of keys; may be repeated. Without it any pair will do.",
         ),
     ] = None,
+    orders: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=1000,
+            metavar="N",
+            help="Let N order events a second happen on the account, mixed by the seed.",
+        ),
+    ] = None,
     fault: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,7 +95,7 @@ def simulate(
         raise ConfigError(str(error)) from error
     try:
         with stop_on_signals() as stop:
-            _serve(options, stop, faults)
+            _serve(options, stop, faults, orders)
     except TickFileError as error:
         raise ConfigError(str(error)) from error
     except OSError as error:
@@ -102,12 +111,14 @@ def _list_faults() -> None:
         print(line)
 
 
-def _serve(options: SimulatorOptions, stop: StopRequest, faults: list[Fault]) -> None:
+def _serve(
+    options: SimulatorOptions, stop: StopRequest, faults: list[Fault], orders: float | None
+) -> None:
     import asyncio
 
     import uvloop
 
-    from alpaca_broker.simulator import Simulator, serve
+    from alpaca_broker.simulator import Simulator, practise, serve
 
     async def until_stopped() -> None:
         ended, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -117,12 +128,15 @@ def _serve(options: SimulatorOptions, stop: StopRequest, faults: list[Fault]) ->
 
         stop.then(end)
         try:
-            await serve(options, ready=ready, stop=ended, faults=faults, tell=tell)
+            await serve(options, ready=ready, stop=ended, beside=beside)
         finally:
             stop.then(lambda: None)
 
     def tell(fault: Fault) -> None:  # not on standard output, which may be a settings file
         print(f"fault {fault}: {fault.kind.meaning}", file=sys.stderr, flush=True)
+
+    async def beside(simulator: Simulator) -> None:
+        await practise(simulator, faults, tell, key_id=_key_id(options), orders_per_s=orders)
 
     def ready(simulator: Simulator) -> None:
         for line in _announcement(options, simulator.port):
@@ -143,20 +157,23 @@ def _pairs(words: list[str]) -> dict[str, str]:
     return pairs
 
 
+def _key_id(options: SimulatorOptions) -> str:
+    return next(iter(options.keys), "demo")
+
+
 def _announcement(options: SimulatorOptions, port: int) -> list[str]:
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a broker on this machine finds us
     host = everywhere.get(options.host, options.host)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     names = ", ".join(path.name for path in options.tick_paths())
     market = f"replaying {names} at speed {options.speed}" if names else "an invented market"
-    key_id = next(iter(options.keys), "demo")
     lines = [
         f"# The simulator listens on http://{address} with {market}; Ctrl-C ends it.",
         f"ALPACA_DATA_STREAM_URL=ws://{address}",
         f"ALPACA_DATA_URL=http://{address}",
         f"ALPACA_PAPER_URL=http://{address}",
         f"ALPACA_LIVE_URL=http://{address}",
-        f"PAPER_ALPACA_API_KEY_ID={key_id}",
+        f"PAPER_ALPACA_API_KEY_ID={_key_id(options)}",
     ]
     if options.keys:
         return [*lines, "# PAPER_ALPACA_API_SECRET_KEY is the one given with --key"]

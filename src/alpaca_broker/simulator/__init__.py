@@ -8,6 +8,7 @@ from alpaca_broker.simulator.accounts import account_id_of
 from alpaca_broker.simulator.fault_script import script, storm
 from alpaca_broker.simulator.faults import Fault
 from alpaca_broker.simulator.options import SimulatorOptions
+from alpaca_broker.simulator.practice import practise
 from alpaca_broker.simulator.server import Simulator, serve
 from alpaca_broker.simulator.stats import Stats
 from alpaca_broker.simulator.thread import SimulatorThread
@@ -21,6 +22,7 @@ __all__ = [
     "Stats",
     "TickFileError",
     "account_id_of",
+    "practise",
     "script",
     "serve",
     "storm",

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from alpaca_broker.simulator.server import Simulator
 
 Tell = Callable[[Fault], None]
-_LOOK_S = 0.02
 
 
 async def play(simulator: Simulator, faults: Iterable[Fault], tell: Tell | None = None) -> None:
@@ -32,18 +31,6 @@ async def play(simulator: Simulator, faults: Iterable[Fault], tell: Tell | None 
         for fault in faults:
             one = _in_time(simulator, fault, began, tell)
             tasks.create_task(one, name=f"fault {fault}")
-
-
-async def play_for_clients(
-    simulator: Simulator, faults: Iterable[Fault], tell: Tell | None = None
-) -> None:
-    """The same, counted from the first WebSocket of a client."""
-    faults, stats = list(faults), simulator.stats
-    if not faults:
-        return
-    while not (stats.market_connections or stats.trading_connections):  # noqa: ASYNC110
-        await asyncio.sleep(_LOOK_S)  # counters have no event
-    await play(simulator, faults, tell)
 
 
 async def _in_time(simulator: Simulator, fault: Fault, began: float, tell: Tell | None) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -20,8 +20,6 @@ from alpaca_broker.simulator.accounts import Account
 from alpaca_broker.simulator.by_hand import ByHand
 from alpaca_broker.simulator.codec import rfc3339, trade_of
 from alpaca_broker.simulator.exchange import Exchange
-from alpaca_broker.simulator.fault_run import play_for_clients
-from alpaca_broker.simulator.faults import Fault
 from alpaca_broker.simulator.market import Batches, Market
 from alpaca_broker.simulator.market_stream import MarketHub
 from alpaca_broker.simulator.options import STOCK_FEEDS, SimulatorOptions
@@ -270,8 +268,7 @@ async def serve(
     options: SimulatorOptions,
     ready: Callable[[Simulator], None] | None = None,
     stop: asyncio.Event | None = None,
-    faults: Sequence[Fault] = (),
-    tell: Callable[[Fault], None] | None = None,
+    beside: Callable[[Simulator], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Run a simulator until `stop` is set or the caller cancels; closes in order either way.
 
@@ -279,16 +276,21 @@ async def serve(
         options: What to simulate.
         ready: Called once it listens.
         stop: Ends it when set.
-        faults: What goes wrong, counted from the first client's WebSocket.
-        tell: Hears of each fault as it begins.
+        beside: What else runs until then, say `practice.practise`.
     """
     async with Simulator(options) as simulator:
         if ready is not None:
             ready(simulator)
         async with asyncio.TaskGroup() as tasks:
             broken = tasks.create_task(simulator.closed(), name="simulator watch")
-            asked = tasks.create_task((stop or asyncio.Event()).wait(), name="simulator stop")
-            playing = tasks.create_task(play_for_clients(simulator, faults, tell), name="faults")
+            asked = tasks.create_task(_until(stop), name="simulator stop")
+            ours = [broken, asked]
+            if beside is not None:
+                ours.append(tasks.create_task(beside(simulator), name="beside"))
             await asyncio.wait((broken, asked), return_when=asyncio.FIRST_COMPLETED)
-            for task in (broken, asked, playing):
+            for task in ours:
                 task.cancel()
+
+
+async def _until(stop: asyncio.Event | None) -> None:
+    await (stop or asyncio.Event()).wait()
