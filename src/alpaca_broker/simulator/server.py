@@ -7,7 +7,7 @@ outlive a stop; connections and tasks do not. It answers nothing itself.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -283,6 +283,7 @@ async def serve(
     options: SimulatorOptions,
     ready: Callable[[Simulator], None] | None = None,
     stop: asyncio.Event | None = None,
+    beside: Callable[[Simulator], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Run a simulator until `stop` is set or the caller cancels; closes in order either way.
 
@@ -290,13 +291,21 @@ async def serve(
         options: What to simulate.
         ready: Called once it listens.
         stop: Ends it when set.
+        beside: What else runs until then, say `practice.practise`.
     """
     async with Simulator(options) as simulator:
         if ready is not None:
             ready(simulator)
         async with asyncio.TaskGroup() as tasks:
             broken = tasks.create_task(simulator.closed(), name="simulator watch")
-            asked = tasks.create_task((stop or asyncio.Event()).wait(), name="simulator stop")
+            asked = tasks.create_task(_until(stop), name="simulator stop")
+            ours = [broken, asked]
+            if beside is not None:
+                ours.append(tasks.create_task(beside(simulator), name="beside"))
             await asyncio.wait((broken, asked), return_when=asyncio.FIRST_COMPLETED)
-            broken.cancel()
-            asked.cancel()
+            for task in ours:
+                task.cancel()
+
+
+async def _until(stop: asyncio.Event | None) -> None:
+    await (stop or asyncio.Event()).wait()
