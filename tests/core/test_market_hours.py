@@ -136,7 +136,7 @@ def test_an_unforeseen_closure_is_closed() -> None:
     [
         (CalendarDay("2026-11-23", "09:30", "09:30"), "are no hours"),
         (CalendarDay("2026-11-23", "16:00", "09:30"), "are no hours"),
-        (CalendarDay("2026-11-23", "25:00", "26:00"), "does not match"),
+        (CalendarDay("2026-11-23", "25:00", "26:00"), "unconverted data"),
         (CalendarDay("2026-11-23", "", "16:00"), "does not match"),
         (CalendarDay("someday", "09:30", "16:00"), "isoformat"),
     ],
