@@ -236,11 +236,14 @@ def test_our_own_silence_is_excused() -> None:
         ({"IBM": 109.0}, {"IBM": 109.0}, None),  # it is the one that we have: our clock is late
         ({"IBM": 109.0}, {"IBM": 108.0}, "IBM"),
         ({"IBM": 99.0, "SPY": 104.0}, {"IBM": 99.0}, "SPY"),
+        ({"NEW": 109.0}, {}, None),  # subscribed only after that trade
+        ({"NEW": 113.0}, {}, "NEW"),
+        ({"OTHER": 109.0}, {}, None),  # not asked for
         ({}, {}, None),
     ],
 )
-def test_a_witness_has_traded_after_the_last_data(
+def test_a_witness_has_traded_while_it_should_have_come(
     found: dict[str, float], known: dict[str, float], expected: str | None
 ) -> None:
-    """The link's last data of any kind came at second 100."""
-    assert witness(found, known, 100.0) == expected
+    """The last data of any kind came at second 100; NEW was subscribed at 110."""
+    assert witness(found, known, {"IBM": 100.0, "SPY": 100.0, "NEW": 110.0}) == expected

@@ -193,14 +193,18 @@ _FINE = Finding(Health.FINE)
 
 
 def witness(
-    found: Mapping[str, float], known: Mapping[str, float], heard_at: float, slack_s: float = 2.0
+    found: Mapping[str, float],
+    known: Mapping[str, float],
+    since: Mapping[str, float],
+    slack_s: float = 2.0,
 ) -> str | None:
     """A symbol whose last trade REST shows and the link did not bring, or None.
 
-    All times are epoch seconds by the exchange's clock: the last trades that REST shows and that
-    the link brought, and when the link brought its last data of any kind.
+    All times are epoch seconds by the exchange's clock: the last trades that REST shows, those that
+    the link brought, and since when each symbol should have come while nothing at all did.
     """
+    never = float("-inf")
     for symbol, at in found.items():
-        if at > heard_at + slack_s and at > known.get(symbol, float("-inf")):
+        if symbol in since and at > since[symbol] + slack_s and at > known.get(symbol, never):
             return symbol
     return None
