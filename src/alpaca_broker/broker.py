@@ -98,6 +98,7 @@ class AlpacaBroker:
                     order_channel=channels.order,
                     changed=self._changed,
                     on_gap=self._gap,
+                    calls_per_minute=settings.reconcile_calls_per_minute,
                 )
                 for pair in settings.key_pairs()
             ),

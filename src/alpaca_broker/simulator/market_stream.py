@@ -19,9 +19,10 @@ from alpaca_broker.simulator.connection import Connection, Connections
 from alpaca_broker.simulator.market import Record
 from alpaca_broker.simulator.market_session import MarketSession, State
 from alpaca_broker.simulator.options import SimulatorOptions
-from alpaca_broker.simulator.outbox import Outbox
+from alpaca_broker.simulator.outbox import Link, Outbox
 from alpaca_broker.simulator.stats import Stats
 from alpaca_broker.simulator.subscriptions import CHANNEL_OF, STAR, Refused, topic
+from alpaca_broker.simulator.switches import Switches
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +55,14 @@ class _Group:
 class MarketHub:
     """All market-data sessions. Use it from one event loop only."""
 
-    def __init__(self, options: SimulatorOptions, access: Access, stats: Stats) -> None:
+    def __init__(
+        self, options: SimulatorOptions, access: Access, stats: Stats, switches: Switches
+    ) -> None:
         self.connections = Connections()
         self._options = options
         self._access = access
         self._stats = stats
+        self._switches = switches
         self._slots = Slots()
         self._sessions: dict[MarketSession, Connection] = {}
         self._groups: dict[bool, list[_Group]] = {}
@@ -89,6 +93,11 @@ class MarketHub:
         self, session: MarketSession, connection: Connection, headers: Mapping[str, str]
     ) -> None:
         session.welcome()
+        if slam := self._switches.slam["market"]:
+            session.refuse(slam[-1])
+            await session.outbox.flushed()
+            await connection.close(_AUTH_TIMEOUT_CLOSE_CODE)
+            return
         offered, owner = self._access.header_owner(headers)
         if offered:
             try:
@@ -118,6 +127,8 @@ class MarketHub:
 
     def admit(self, session: MarketSession, owner: str) -> int | None:
         """Take the slot of the feed: 409 outside the plan, 406 while another session has it."""
+        if errors := self._switches.auth_error["market"]:
+            return errors[-1]
         if session.feed in self._options.refused_feeds:
             return 409
         taken = self._slots.take(session.feed, owner, session, time.monotonic())
@@ -195,6 +206,13 @@ class MarketHub:
         """Make the connections open now say nothing, or speak again."""
         for session in self._sessions:
             session.outbox.muted = muted
+
+    def links(self) -> list[Link]:
+        """What is open now."""
+        return [
+            Link("market", connection, s.outbox, s.codec, s.state is State.LIVE)
+            for s, connection in self._sessions.items()
+        ]
 
     async def room(self) -> None:
         """Wait until no client is crowded: how a replay keeps from dropping anything."""

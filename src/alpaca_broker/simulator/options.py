@@ -42,10 +42,12 @@ class SimulatorOptions:
         rest_limit_per_min: REST calls a minute and account, above: HTTP 429. None: no limit.
         market_open: What the clock says. While closed only extended-hours limit orders fill.
         cash: Dollars a new account starts with.
-        ledger_limit: Most order events kept per account; the oldest are forgotten.
+        ledger_limit: Most order events, and most fills, kept per account; the oldest are forgotten.
+        order_limit: Most orders kept per account; the oldest closed ones are forgotten.
         fill_part: Shares above which an order is filled in parts.
-        linger_s: Seconds a market-data slot stays taken after a connection that broke without a
-            close frame. Alpaca is reported to take about 90 [T forum 10896].
+        linger_s: Seconds the slot of a connection stays taken that broke without a close frame: of
+            a market-data session, and of a trading one under `trading_connection_limit`. Alpaca is
+            reported to take about 90 [T forum 10896].
         send_limit_bytes: Bytes that may wait for a client before it is cut as too slow (407).
     """
 
@@ -65,6 +67,7 @@ class SimulatorOptions:
     market_open: bool = True
     cash: Decimal = Decimal(100_000)
     ledger_limit: int = 100_000
+    order_limit: int = 50_000
     fill_part: int = 100
     linger_s: float = 0.0
     send_limit_bytes: int = 8 * 1024 * 1024
@@ -90,7 +93,7 @@ class SimulatorOptions:
                 raise ValueError(f"{name} must be a positive number, not {value}")
         if not (math.isfinite(self.linger_s) and self.linger_s >= 0):
             raise ValueError(f"linger_s must be zero or more, not {self.linger_s}")
-        for name in ("batch", "ledger_limit", "fill_part", "send_limit_bytes"):
+        for name in ("batch", "ledger_limit", "order_limit", "fill_part", "send_limit_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("symbol_limit", "trading_connection_limit", "rest_limit_per_min"):

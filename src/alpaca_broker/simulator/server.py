@@ -17,17 +17,20 @@ from aiohttp import web
 
 from alpaca_broker.simulator.access import Access
 from alpaca_broker.simulator.accounts import Account
+from alpaca_broker.simulator.by_hand import ByHand
 from alpaca_broker.simulator.codec import rfc3339, trade_of
 from alpaca_broker.simulator.exchange import Exchange
 from alpaca_broker.simulator.market import Batches, Market
 from alpaca_broker.simulator.market_stream import MarketHub
 from alpaca_broker.simulator.options import STOCK_FEEDS, SimulatorOptions
+from alpaca_broker.simulator.outbox import Link
 from alpaca_broker.simulator.pulse import Pulse
 from alpaca_broker.simulator.replay import Replay
 from alpaca_broker.simulator.rest import STATUS_PATH, Gate, answer
 from alpaca_broker.simulator.rest_data import DataApi
 from alpaca_broker.simulator.rest_trading import TradingApi
 from alpaca_broker.simulator.stats import Stats
+from alpaca_broker.simulator.switches import Switches
 from alpaca_broker.simulator.synthetic import UNIVERSE, SyntheticMarket
 from alpaca_broker.simulator.ticks import load
 from alpaca_broker.simulator.trading_stream import TradingHub
@@ -57,10 +60,12 @@ class Simulator:
         first_price = (lambda symbol: None) if rows else synthetic.price
         self.exchange = Exchange(options, time.time_ns, first_price, self._tell)
         self._market = Market(self.exchange.on_trades)
-        self._hub = MarketHub(options, access, self.stats)
-        self._trading = TradingHub(options, access, self.exchange, self.stats)
+        self.switches = Switches()
+        self._hub = MarketHub(options, access, self.stats, self.switches)
+        self._trading = TradingHub(options, access, self.exchange, self.stats, self.switches)
+        self.tampering = self._trading.tampering
         open_paths = (*STOCK_FEEDS.values(), *_TRADING_PATHS, STATUS_PATH)
-        self._gate = Gate(access, self.stats, options.rest_limit_per_min, open_paths)
+        self._gate = Gate(access, self.stats, options.rest_limit_per_min, open_paths, self.switches)
         self._replay = Replay(rows, self._market, self._hub, options.batch) if rows else None
         self._pulse = Pulse(
             *(synthetic, self._market, self._hub, self.exchange, options.batch),
@@ -172,7 +177,7 @@ class Simulator:
 
     def lose_trade_updates(self, count: int) -> None:
         """Let the next `count` order events reach no WebSocket; the ledger has them."""
-        self._trading.lose(count)
+        self.tampering.lose = count
 
     def refuse_rest(self, status: int | None) -> None:
         """Answer every REST call with this HTTP status until told None."""
@@ -184,6 +189,15 @@ class Simulator:
         Alpaca is reported to answer 429 when clients reconnect too quickly [T CS #518].
         """
         self._gate.refuse_sockets_with = status
+
+    def by_hand(self, key_id: str) -> ByHand:
+        """Orders of a key's account that fill and end when told to, not by the market."""
+        return ByHand(self.exchange, self.exchange.account(key_id))
+
+    def links(self, kind: Kind = "all") -> list[Link]:
+        """The WebSockets open now."""
+        links = self._hub.links() + self._trading.links()
+        return [link for link in links if kind in (link.stream, "all")]
 
     def ledger(self, account_id: str) -> list[dict[str, Any]]:
         """Every order event of an account, oldest first: what a perfect client has seen."""
@@ -215,6 +229,7 @@ class Simulator:
                     self._trading.connections.close(_GOING_AWAY), name="close trading"
                 )
         finally:
+            self.tampering.close()
             self.cut()
             await runner.cleanup()
 
