@@ -7,6 +7,7 @@ patience.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -16,6 +17,7 @@ from msgspec import Struct
 from yarl import URL
 
 from alpaca_broker.alpaca.link import HEADERS, reason
+from alpaca_broker.core.market_hours import CalendarDay, Clock
 from alpaca_broker.core.wire import Instant, Int64
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.settings import KeyPair, as_http
@@ -166,6 +168,22 @@ class TradingRest(_Rest):
                 return False
             raise
         return True
+
+    async def clock(self) -> Clock:
+        """What time it is at the market, and when it opens and closes (`GET /v2/clock`).
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as above.
+        """
+        return await self._get("/v2/clock", Clock)
+
+    async def calendar(self, first: date, last: date) -> list[CalendarDay]:
+        """The trading days from `first` to `last` (`GET /v2/calendar`).
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as above.
+        """
+        return await self._get(f"/v2/calendar?start={first}&end={last}", list[CalendarDay])
 
 
 class DataRest(_Rest):
