@@ -29,7 +29,7 @@ def offences(
 ) -> list[str]:
     """What is wrong with a journal, judged by what really happened; empty where all is well.
 
-    A state that an order has left again is shown by the stream alone. So `held`, `new` after it, and
+    A state that an order has left again is only shown by the stream: so `held`, `new` after it, and
     `new` before `rejected` may be missing where the stream did not bring them; nothing else may.
     """
     account = account_id_of(key)
