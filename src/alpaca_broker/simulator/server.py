@@ -7,7 +7,8 @@ outlive a stop; connections and tasks do not. It answers nothing itself.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -82,6 +83,8 @@ class Simulator:
         self._symbols = {row.symbol for row in rows} | set(UNIVERSE)
         self._stopping: asyncio.Event | None = None
         self._life: asyncio.Task[None] | None = None
+        self._runner: web.AppRunner | None = None
+        self._site: web.TCPSite | None = None
         # Waited for before the simulator ever starts, so it cannot be made by a running loop.
         self._replayed = self._replay.finished if self._replay else asyncio.Event()
 
@@ -134,6 +137,30 @@ class Simulator:
             self._stopping.set()
             life, self._life = self._life, None
             await life
+
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """Refuse connections for as long as the block runs; those that are open break."""
+        runner = self._runner
+        await self._stop_listening()
+        for served in runner.server.connections if runner and runner.server else ():
+            if served.transport is not None:
+                served.transport.abort()
+        try:
+            yield
+        finally:
+            if runner is not None and runner is self._runner and self._site is None:
+                await self._listen(runner)
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        site = web.TCPSite(runner, self.options.host, self.port)
+        await site.start()
+        self._site, self.port = site, runner.addresses[0][1]
+
+    async def _stop_listening(self) -> None:
+        site, self._site = self._site, None
+        if site is not None:
+            await site.stop()
 
     async def closed(self) -> None:
         """Wait until it stops or breaks, without stopping it."""
@@ -216,9 +243,8 @@ class Simulator:
         )
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self.options.host, self.port)
-            await site.start()
-            self.port = runner.addresses[0][1]
+            await self._listen(runner)
+            self._runner = runner
             log.info("simulator listens on %s", self.url)
             async with asyncio.TaskGroup() as tasks:
                 ours = [tasks.create_task(self._pulse.run(), name="market pulse")]
@@ -229,12 +255,13 @@ class Simulator:
                 await stopping.wait()
                 for task in ours:
                     task.cancel()
-                await site.stop()
+                await self._stop_listening()
                 tasks.create_task(self._hub.connections.close(_GOING_AWAY), name="close market")
                 tasks.create_task(
                     self._trading.connections.close(_GOING_AWAY), name="close trading"
                 )
         finally:
+            self._site = self._runner = None
             self.tampering.close()
             self.cut()
             await runner.cleanup()
