@@ -72,6 +72,7 @@ class MarketData:
         self._clock = clock
         self._matching = matching
         self._said: dict[tuple[str, str], deque[dict[str, Any]]] = {}
+        self.articles: deque[dict[str, Any]] = deque(maxlen=options.said_limit)
         self.newsroom = Newsroom(options.seed, options.news_per_min, UNIVERSE)
         self.venues = venues(
             *(options, clock(), matching.on_trades, self._on_coin_trades), replayed=replayed
@@ -101,7 +102,7 @@ class MarketData:
         """
         venue = self.venues[feed_of(feed).venue]
         full = dict(message)
-        now = rfc3339(self._clock())
+        now = self.now()
         for name in ("created_at", "updated_at") if full.get("T") == "n" else ("t",):
             if "T" in full:
                 full.setdefault(name, now)
@@ -111,7 +112,7 @@ class MarketData:
     def tell(self, venue: str, message: dict[str, Any]) -> int:
         """Send one message to the sessions of all feeds of a venue that want it."""
         if message["T"] != "n":
-            message.setdefault("t", rfc3339(self._clock()))
+            message.setdefault("t", self.now())
         self._remember(self.venues[venue], message)
         return self._hub.tell(venue, message)
 
@@ -206,6 +207,10 @@ class MarketData:
             if _channel(message) == channel
         ]
 
+    def now(self) -> str:
+        """The time it is, as messages say it."""
+        return rfc3339(self._clock())
+
     def jump(self) -> None:
         """Hear that the pretended time was set."""
         for venue in self.venues.values():
@@ -217,6 +222,8 @@ class MarketData:
             if record := said.record_of(message, venue.kind):
                 venue.market.absorb(Batches([record]), with_bars=False)
                 return
+        if message.get("T") == "n" and {"id", "symbols", "updated_at"} <= message.keys():
+            self.articles.append(dict(message))
         for symbol in message.get("symbols") or (message.get("S"),):
             place = (venue.name, str(symbol))
             if place not in self._said and len(self._said) >= SYMBOL_LIMIT:
@@ -246,7 +253,7 @@ class MarketData:
         venue = self.venues[session.feed.venue]
         for symbol in sorted(venue.named(added, "orderbooks")):
             if book := venue.book(symbol):
-                stamped = book.snapshot() | {"t": rfc3339(self._clock())}
+                stamped = book.snapshot() | {"t": self.now()}
                 self._hub.hand(session, stamped)
 
     def _on_coin_trades(self, symbol: str, trades: Sequence[Trade]) -> None:

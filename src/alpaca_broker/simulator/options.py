@@ -38,6 +38,7 @@ class SimulatorOptions:
         auth_timeout_s: Seconds a market-data session may stay unauthenticated.
         refused_feeds: Feeds outside the plan: authentication on them is answered 409.
         trading_connection_limit: Most trading WebSockets of one account; above: HTTP 429.
+        recent_sip: Whether the plan has SIP data of the last 15 minutes by REST, else 403.
         rest_limit_per_min: REST calls a minute and account, above: HTTP 429. None: no limit.
         market_open: What the clock says at any hour, while `time` is None. While closed only
             extended-hours limit orders fill.
@@ -71,6 +72,7 @@ class SimulatorOptions:
     auth_timeout_s: float = 10.0
     refused_feeds: frozenset[str] = frozenset()
     trading_connection_limit: int | None = None
+    recent_sip: bool = True
     rest_limit_per_min: int | None = 200
     market_open: bool = True
     time: str | datetime | None = None

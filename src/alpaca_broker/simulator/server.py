@@ -23,7 +23,7 @@ from alpaca_broker.simulator.market_stream import MarketHub
 from alpaca_broker.simulator.options import SimulatorOptions
 from alpaca_broker.simulator.pulse import Pulse
 from alpaca_broker.simulator.replay import Replay
-from alpaca_broker.simulator.rest import STATUS_PATH, Gate, answer
+from alpaca_broker.simulator.rest import STATUS_PATH, Gate, answer, asks_rest
 from alpaca_broker.simulator.rest_data import DataApi
 from alpaca_broker.simulator.rest_trading import TradingApi
 from alpaca_broker.simulator.stats import Stats
@@ -226,8 +226,9 @@ class Simulator:
 
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[self._gate.middleware])
+        data = DataApi(self.data, self.hours, recent_sip=self.options.recent_sip)
         for feed in FEEDS.values():
-            application.router.add_get(feed.path, self._market_endpoint(feed))
+            application.router.add_get(feed.path, self._market_endpoint(feed, data))
         for path in _TRADING_PATHS:
             application.router.add_get(path, self._trading.handle)
         application.router.add_get(STATUS_PATH, self._status)
@@ -238,11 +239,13 @@ class Simulator:
             is_open=self.hours.is_open,
         )
         application.add_routes(api.routes())
-        application.add_routes(DataApi(self.data.stocks).routes())
+        application.add_routes(data.routes())
         return application
 
-    def _market_endpoint(self, feed: Feed) -> Callable[[web.Request], Any]:
+    def _market_endpoint(self, feed: Feed, data: DataApi) -> Callable[[web.Request], Any]:
         async def serve_feed(request: web.Request) -> web.StreamResponse:
+            if asks_rest(request):
+                return await data.news(request)
             return await self._hub.handle(request, feed)
 
         return serve_feed

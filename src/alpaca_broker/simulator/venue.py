@@ -74,8 +74,12 @@ class Venue:
     def named(self, topics: Iterable[Topic], channel: str | None = None) -> set[str]:
         """The symbols of these topics that exist here, "*" written out."""
         names = {symbol for c, symbol in topics if channel in (None, c)}
-        known = {symbol for symbol in names if symbol != STAR and self._takes(symbol)}
+        known = self.known(names)
         return known.union(self.universe) if STAR in names else known
+
+    def known(self, symbols: Iterable[str]) -> set[str]:
+        """Those of the symbols that exist here."""
+        return {symbol for symbol in symbols if symbol != STAR and self._takes(symbol)}
 
     def book(self, symbol: str) -> OrderBook | None:
         """The order book of a symbol, opened if nobody asked before; only coins have one."""
