@@ -15,7 +15,6 @@ import msgspec
 
 from alpaca_broker.simulator import said
 from alpaca_broker.simulator.codec import message_of, rfc3339
-from alpaca_broker.simulator.coins import is_pair
 from alpaca_broker.simulator.feeds import Kind, feed_of
 from alpaca_broker.simulator.market import (
     COIN_UNIT,
@@ -35,7 +34,7 @@ from alpaca_broker.simulator.options import SimulatorOptions
 from alpaca_broker.simulator.subscriptions import CHANNEL_OF
 from alpaca_broker.simulator.synthetic import UNIVERSE
 from alpaca_broker.simulator.venue import Venue
-from alpaca_broker.simulator.venues import CRYPTO_VENUE, venues
+from alpaca_broker.simulator.venues import venues
 
 _RECORDED = ("trades", "quotes", "bars")
 
@@ -54,7 +53,7 @@ class MarketData:
         options: Seed, rates and bounds.
         hub: Where messages go.
         clock: Nanoseconds since 1970, as the simulator pretends.
-        matching: Hears every trade of stocks and crypto/us.
+        matching: Hears every trade of stocks.
         replayed: Whether stock trades come from files.
     """
 
@@ -74,9 +73,7 @@ class MarketData:
         self._said: dict[tuple[str, str], deque[dict[str, Any]]] = {}
         self.articles: deque[dict[str, Any]] = deque(maxlen=options.said_limit)
         self.newsroom = Newsroom(options.seed, options.news_per_min, UNIVERSE)
-        self.venues = venues(
-            *(options, clock(), matching.on_trades, self._on_coin_trades), replayed=replayed
-        )
+        self.venues = venues(options, clock(), matching.on_trades, replayed=replayed)
         hub.on_added = self._added
         hub.on_left = lambda venue, topics: self.venues[venue].left(topics, time.monotonic())
 
@@ -87,9 +84,6 @@ class MarketData:
 
     def first_price(self, symbol: str) -> int | None:
         """The price of a symbol that never traded, None if nobody can invent it."""
-        if is_pair(symbol):
-            source = self.venues[CRYPTO_VENUE].synthetic
-            return max(1, source.price(symbol) * PRICE_UNIT // COIN_UNIT) if source else None
         source = self.venues["stocks"].synthetic
         return source.price(symbol) if source else None
 
@@ -255,11 +249,6 @@ class MarketData:
             if book := venue.book(symbol):
                 stamped = book.snapshot() | {"t": self.now()}
                 self._hub.hand(session, stamped)
-
-    def _on_coin_trades(self, symbol: str, trades: Sequence[Trade]) -> None:
-        last = trades[-1]
-        price = max(1, last.price * PRICE_UNIT // COIN_UNIT)
-        self._matching.on_trades(symbol, [msgspec.structs.replace(last, price=price)])
 
 
 def _channel(message: Mapping[str, Any]) -> str | None:

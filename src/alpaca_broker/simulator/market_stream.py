@@ -21,7 +21,7 @@ from alpaca_broker.simulator.feeds import Feed
 from alpaca_broker.simulator.market import Record
 from alpaca_broker.simulator.market_session import MarketSession, State, Topic
 from alpaca_broker.simulator.options import SimulatorOptions
-from alpaca_broker.simulator.outbox import Outbox
+from alpaca_broker.simulator.outbox import Link, Outbox
 from alpaca_broker.simulator.stats import Stats
 from alpaca_broker.simulator.subscriptions import (
     CHANNEL_OF,
@@ -30,6 +30,7 @@ from alpaca_broker.simulator.subscriptions import (
     Subscriptions,
     topic,
 )
+from alpaca_broker.simulator.switches import Switches
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +64,14 @@ class _Group:
 class MarketHub:
     """All market-data sessions. Use it from one event loop only."""
 
-    def __init__(self, options: SimulatorOptions, access: Access, stats: Stats) -> None:
+    def __init__(
+        self, options: SimulatorOptions, access: Access, stats: Stats, switches: Switches
+    ) -> None:
         self.connections = Connections()
         self._options = options
         self._access = access
         self._stats = stats
+        self._switches = switches
         self._slots = Slots()
         self._sessions: dict[MarketSession, Connection] = {}
         self._groups: dict[str, list[_Group]] = {}
@@ -102,8 +106,11 @@ class MarketHub:
         self, session: MarketSession, connection: Connection, headers: Mapping[str, str]
     ) -> None:
         session.welcome()
+        refusals = self._switches.slam["market"]
         if session.feed.packed_only and session.codec is Codec.JSON:
-            session.refuse(412)
+            refusals = [412]
+        if refusals:
+            session.refuse(refusals[-1])
             await session.outbox.flushed()
             await connection.close(_POLICY_CLOSE_CODE)
             return
@@ -136,6 +143,8 @@ class MarketHub:
 
     def admit(self, session: MarketSession, owner: str) -> int | None:
         """Take the slot of the feed: 409 outside the plan, 406 while another session has it."""
+        if errors := self._switches.auth_error["market"]:
+            return errors[-1]
         if session.feed.name in self._options.refused_feeds:
             return 409
         taken = self._slots.take(session.feed.name, owner, session, time.monotonic())
@@ -234,6 +243,13 @@ class MarketHub:
         """Make the connections open now say nothing, or speak again."""
         for session in self._sessions:
             session.outbox.muted = muted
+
+    def links(self) -> list[Link]:
+        """What is open now."""
+        return [
+            Link("market", connection, s.outbox, s.codec, s.state is State.LIVE)
+            for s, connection in self._sessions.items()
+        ]
 
     async def room(self) -> None:
         """Wait until no client is crowded: how a replay keeps from dropping anything."""

@@ -48,10 +48,12 @@ class SimulatorOptions:
         quiet_when_closed: Whether the invented stock market keeps to its hours: silent while
             closed, thin before and after the regular session.
         cash: Dollars a new account starts with.
-        ledger_limit: Most order events kept per account; the oldest are forgotten.
+        ledger_limit: Most order events, and most fills, kept per account; the oldest are forgotten.
+        order_limit: Most orders kept per account; the oldest closed ones are forgotten.
         fill_part: Shares above which an order is filled in parts.
-        linger_s: Seconds a market-data slot stays taken after a connection that broke without a
-            close frame. Alpaca is reported to take about 90 [T forum 10896].
+        linger_s: Seconds the slot of a connection stays taken that broke without a close frame: of
+            a market-data session, and of a trading one under `trading_connection_limit`. Alpaca is
+            reported to take about 90 [T forum 10896].
         send_limit_bytes: Bytes that may wait for a client before it is cut as too slow (407).
     """
 
@@ -79,6 +81,7 @@ class SimulatorOptions:
     quiet_when_closed: bool = False
     cash: Decimal = Decimal(100_000)
     ledger_limit: int = 100_000
+    order_limit: int = 50_000
     fill_part: int = 100
     linger_s: float = 0.0
     send_limit_bytes: int = 8 * 1024 * 1024
@@ -109,7 +112,7 @@ class SimulatorOptions:
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be zero or more, not {value}")
         for name in (
-            *("batch", "ledger_limit", "fill_part", "send_limit_bytes"),
+            *("batch", "ledger_limit", "order_limit", "fill_part", "send_limit_bytes"),
             *("history_limit", "said_limit"),
         ):
             if getattr(self, name) < 1:

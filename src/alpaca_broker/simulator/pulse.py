@@ -9,14 +9,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from alpaca_broker.simulator.coins import is_pair
 from alpaca_broker.simulator.exchange import Exchange
-from alpaca_broker.simulator.feeds import Kind
 from alpaca_broker.simulator.market import MINUTE_NS, Batches, Record
 from alpaca_broker.simulator.market_stream import MarketHub
 from alpaca_broker.simulator.newsroom import Newsroom
 from alpaca_broker.simulator.venue import Venue
-from alpaca_broker.simulator.venues import CRYPTO_VENUE
 
 _BEAT_S = 0.01
 _HALF_MINUTE_NS = MINUTE_NS // 2
@@ -83,7 +80,9 @@ class Pulse:
                 self._tell(venue.name, article)
         if venue.synthetic is None:
             return
-        if more := self._bidden(venue).difference(alive):
+        # Orders wait for prices that nobody else asked for.
+        waiting = set(self._exchange.open_symbols()) if venue.name == "stocks" else set()
+        if waiting and (more := waiting.difference(alive)):
             alive = sorted(more.union(alive))
         events = venue.synthetic.advance(alive, now_ns, passed_s * self._share(venue))
         venue.market.absorb(Batches(events))
@@ -91,13 +90,6 @@ class Pulse:
         self._publish(venue, venue.market.close_minutes(now_ns))
         for update in venue.book_updates() if events else ():
             self._tell(venue.name, update)
-
-    def _bidden(self, venue: Venue) -> set[str]:
-        """The symbols of a venue that orders are waiting for."""
-        if venue.name not in ("stocks", CRYPTO_VENUE):
-            return set()
-        coins = venue.kind is Kind.CRYPTO
-        return {symbol for symbol in self._exchange.open_symbols() if is_pair(symbol) == coins}
 
     def _every_half_minute(self) -> None:
         for venue in self._venues.values():

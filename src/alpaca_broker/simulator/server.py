@@ -16,17 +16,20 @@ from aiohttp import web
 
 from alpaca_broker.simulator.access import Access
 from alpaca_broker.simulator.accounts import Account
+from alpaca_broker.simulator.by_hand import ByHand
 from alpaca_broker.simulator.exchange import Exchange
 from alpaca_broker.simulator.feeds import FEEDS, Feed, feed_of
 from alpaca_broker.simulator.market_data import MarketData
 from alpaca_broker.simulator.market_stream import MarketHub
 from alpaca_broker.simulator.options import SimulatorOptions
+from alpaca_broker.simulator.outbox import Link
 from alpaca_broker.simulator.pulse import Pulse
 from alpaca_broker.simulator.replay import Replay
 from alpaca_broker.simulator.rest import STATUS_PATH, Gate, answer, asks_rest
 from alpaca_broker.simulator.rest_data import DataApi
 from alpaca_broker.simulator.rest_trading import TradingApi
 from alpaca_broker.simulator.stats import Stats
+from alpaca_broker.simulator.switches import Switches
 from alpaca_broker.simulator.synthetic import UNIVERSE
 from alpaca_broker.simulator.ticks import load
 from alpaca_broker.simulator.trading_hours import TradingHours
@@ -54,22 +57,25 @@ class Simulator:
         self.port = options.port
         access = Access(options.keys)
         rows = load(options.tick_paths())
+        self.switches = Switches()
         self.hours = TradingHours(
             options.time, market_open=options.market_open, quiet=options.quiet_when_closed
         )
-        self._hub = MarketHub(options, access, self.stats)
-        self.exchange = Exchange(options, self.hours.now_ns, self._first_price, self._tell)
-        self.data = MarketData(
-            *(options, self._hub, self.hours.now_ns, self.exchange), replayed=bool(rows)
+        now_ns = self.hours.now_ns
+        self._hub = MarketHub(options, access, self.stats, self.switches)
+        self.exchange = Exchange(
+            *(options, now_ns, self._first_price, self._tell), is_open=self.hours.is_open
         )
-        self._trading = TradingHub(options, access, self.exchange, self.stats)
+        self.data = MarketData(options, self._hub, now_ns, self.exchange, replayed=bool(rows))
+        self._trading = TradingHub(options, access, self.exchange, self.stats, self.switches)
+        self.tampering = self._trading.tampering
         open_paths = (*(feed.path for feed in FEEDS.values()), *_TRADING_PATHS, STATUS_PATH)
-        self._gate = Gate(access, self.stats, options.rest_limit_per_min, open_paths)
+        self._gate = Gate(access, self.stats, options.rest_limit_per_min, open_paths, self.switches)
         stocks = self.data.stocks
         self._replay = Replay(rows, stocks, self._hub, options.batch) if rows else None
         self._pulse = Pulse(
             *(self.data.venues, self.data.newsroom, self._hub, self.exchange),
-            *(self.hours.now_ns, options.batch),
+            *(now_ns, options.batch),
             share=self._share,
             bands=self.data.bands,
             tell=self.data.tell,
@@ -178,7 +184,7 @@ class Simulator:
 
     def lose_trade_updates(self, count: int) -> None:
         """Let the next `count` order events reach no WebSocket; the ledger has them."""
-        self._trading.lose(count)
+        self.tampering.lose = count
 
     def refuse_rest(self, status: int | None) -> None:
         """Answer every REST call with this HTTP status until told None."""
@@ -190,6 +196,15 @@ class Simulator:
         Alpaca is reported to answer 429 when clients reconnect too quickly [T CS #518].
         """
         self._gate.refuse_sockets_with = status
+
+    def by_hand(self, key_id: str) -> ByHand:
+        """Orders of a key's account that fill and end when told to, not by the market."""
+        return ByHand(self.exchange, self.exchange.account(key_id))
+
+    def links(self, kind: Kind = "all") -> list[Link]:
+        """The WebSockets open now."""
+        links = self._hub.links() + self._trading.links()
+        return [link for link in links if kind in (link.stream, "all")]
 
     def ledger(self, account_id: str) -> list[dict[str, Any]]:
         """Every order event of an account, oldest first: what a perfect client has seen."""
@@ -221,6 +236,7 @@ class Simulator:
                     self._trading.connections.close(_GOING_AWAY), name="close trading"
                 )
         finally:
+            self.tampering.close()
             self.cut()
             await runner.cleanup()
 
