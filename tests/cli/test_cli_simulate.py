@@ -70,6 +70,7 @@ def test_a_bad_tick_file_is_one_line(start: Any, tmp_path: Path) -> None:
     [
         (("--speed", "fast"), "speed must be \"max\" or a positive number, not 'fast'"),
         (("--rate", "0"), "rate must be a positive number, not 0.0"),
+        (("--time", "soon"), "time must be \"now\" or like 2026-11-27T12:59, not 'soon'"),
         (("--key", "half"), "--key takes a key id and a secret, as in --key demo:secret"),
     ],
 )
