@@ -13,6 +13,7 @@ from pathlib import Path
 
 from alpaca_broker.simulator.feeds import FEEDS
 from alpaca_broker.simulator.trading_hours import NOW, moment_of
+from alpaca_broker.simulator.variants import Variants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,7 @@ class SimulatorOptions:
         linger_s: Seconds the slot of a connection stays taken that broke without a close frame: of
             a market-data session, and of a trading one under `trading_connection_limit`. Alpaca is
             reported to take about 90 [T forum 10896].
+        variants: What Alpaca's documentation leaves open, answered otherwise.
         send_limit_bytes: Bytes that may wait for a client before it is cut as too slow (407).
     """
 
@@ -85,6 +87,7 @@ class SimulatorOptions:
     fill_part: int = 100
     linger_s: float = 0.0
     send_limit_bytes: int = 8 * 1024 * 1024
+    variants: Variants = field(default_factory=Variants)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ticks", tuple(Path(path) for path in self.ticks))
