@@ -59,6 +59,13 @@ def simulate(
     news_per_min: Annotated[
         float, typer.Option(min=0, help="Invented news articles a minute; 0 for none.")
     ] = 6.0,
+    incidents_per_min: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Corrections, cancellations, halts and late trades a minute and invented stock.",
+        ),
+    ] = 0.0,
     recent_sip: Annotated[
         bool,
         typer.Option(
@@ -93,6 +100,7 @@ def simulate(
             time=time or ("now" if keep_hours else None),
             quiet_when_closed=keep_hours,
             news_per_min=news_per_min,
+            incidents_per_min=incidents_per_min,
             recent_sip=recent_sip,
         )
     except ValueError as error:

@@ -31,6 +31,8 @@ class SimulatorOptions:
         rate: Synthetic trades per second and subscribed symbol; quotes come twice as often.
         batch: Most messages in one data frame.
         news_per_min: Invented news articles a minute; 0 for none.
+        incidents_per_min: Corrections, cancellations, halts and late trades a minute and invented
+            stock; 0 for none.
         absent_s: Seconds the invented market goes on for symbols whose only subscriber vanished.
         history_limit: Most trades, quotes and bars remembered per symbol, each.
         said_limit: Most other messages remembered per symbol.
@@ -68,6 +70,7 @@ class SimulatorOptions:
     rate: float = 20.0
     batch: int = 50
     news_per_min: float = 6.0
+    incidents_per_min: float = 0.0
     absent_s: float = 120.0
     history_limit: int = 10_000
     said_limit: int = 1_000
@@ -110,7 +113,7 @@ class SimulatorOptions:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a positive number, not {value}")
-        for name in ("linger_s", "news_per_min", "absent_s"):
+        for name in ("linger_s", "news_per_min", "incidents_per_min", "absent_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be zero or more, not {value}")

@@ -34,7 +34,6 @@ from alpaca_broker.simulator.synthetic import UNIVERSE
 from alpaca_broker.simulator.ticks import load
 from alpaca_broker.simulator.trading_hours import TradingHours
 from alpaca_broker.simulator.trading_stream import TradingHub
-from alpaca_broker.simulator.venue import Venue
 
 log = logging.getLogger(__name__)
 
@@ -73,13 +72,7 @@ class Simulator:
         self._gate = Gate(access, self.stats, options.rest_limit_per_min, open_paths, self.switches)
         stocks = self.data.stocks
         self._replay = Replay(rows, stocks, self._hub, options.batch) if rows else None
-        self._pulse = Pulse(
-            *(self.data.venues, self.data.newsroom, self._hub, self.exchange),
-            *(now_ns, options.batch),
-            share=self._share,
-            bands=self.data.bands,
-            tell=self.data.tell,
-        )
+        self._pulse = Pulse(self.data, self._hub, self.exchange, options, self.hours)
         self._symbols = {row.symbol for row in rows} | set(UNIVERSE)
         self._stopping: asyncio.Event | None = None
         self._life: asyncio.Task[None] | None = None
@@ -275,9 +268,6 @@ class Simulator:
 
     def _first_price(self, symbol: str) -> int | None:
         return self.data.first_price(symbol)
-
-    def _share(self, venue: Venue) -> float:
-        return self.hours.share() if venue.name == "stocks" else 1.0
 
     def _tell(self, account: Account, update: dict[str, Any]) -> None:
         self._trading.deliver(account, update)

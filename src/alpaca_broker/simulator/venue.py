@@ -50,6 +50,7 @@ class Venue:
         self._absent_s = absent_s
         self._books: dict[str, OrderBook] = {}
         self._left: dict[str, float] = {}
+        self._halted: set[str] = set()
         self._topics: frozenset[Topic] | None = None
         self._alive: list[str] = []
         self._next_death = math.inf
@@ -60,6 +61,21 @@ class Venue:
             if symbol in self._left or len(self._left) < SYMBOL_LIMIT:
                 self._left[symbol] = now_s + self._absent_s
         self._topics = None
+
+    def halt(self, symbol: str, *, halted: bool = True) -> None:
+        """Stop a symbol, or let it go on."""
+        if not halted:
+            self._halted.discard(symbol)
+        elif len(self._halted) < SYMBOL_LIMIT:
+            self._halted.add(symbol)
+        self._topics = None
+
+    def trading(self, alive: list[str], waited_for: Iterable[str] = ()) -> list[str]:
+        """The symbols that may trade, sorted: those alive and those waited for, but no halted."""
+        more = set(waited_for)
+        if not self._halted and (not more or more <= set(alive)):
+            return alive
+        return sorted(more.union(alive) - self._halted)
 
     def alive(self, topics: frozenset[Topic], now_s: float) -> list[str]:
         """The symbols to move on, sorted: who is subscribed to, or was until recently."""
