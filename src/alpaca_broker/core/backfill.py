@@ -9,16 +9,17 @@ out. Pure: times are epoch seconds, arguments.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Protocol, TypeVar
 
 EDGE = 128  # things remembered on each side, for each symbol
 MARGIN_S = 2.0  # what happened so long before a cut may still have been on its way
+MINUTE_S = 60.0
 NO_LONGER_VALID = frozenset({"canceled", "incorrect"})
 
 
-class Happening(Protocol):
+class Trade(Protocol):
     """A trade as stream and REST show it."""
 
     p: float
@@ -33,27 +34,33 @@ class Happening(Protocol):
         """Its size."""
 
 
-H = TypeVar("H", bound=Happening)
+class Bar(Protocol):
+    """A minute bar as stream and REST show it; `t` is its beginning."""
+
+    t: datetime
+
+
+H = TypeVar("H")
 Key = tuple[float, int | None, float, int | float | None]
 
 
-def key_of(trade: Happening) -> Key:
-    """What makes a trade the same, seen by stream and by REST."""
+def key_of(trade: Trade) -> Key:
+    """What makes a trade the same, seen by stream and by REST; first of all its time."""
     return (trade.t.timestamp(), trade.i, trade.p, trade.s)
 
 
+def bar_key(bar: Bar) -> Key:
+    """The same for a minute bar, which is told when its minute is over."""
+    return (bar.t.timestamp() + MINUTE_S, None, 0.0, None)
+
+
 class Seam:
-    """The two edges of one gap."""
+    """The two edges of one gap. Times of a gap are ours; those of trades are the exchange's."""
 
-    def __init__(self, before: dict[str, deque[Key]], follows_since: dict[str, float]) -> None:
+    def __init__(self, before: dict[str, deque[Key]], followed_since: dict[str, float]) -> None:
         self._before = {symbol: tuple(keys) for symbol, keys in before.items()}
-        self._since = follows_since
+        self._since = followed_since
         self._after: dict[str, list[Key]] = {}
-
-    @property
-    def symbols(self) -> frozenset[str]:
-        """Whose edges were seen."""
-        return frozenset(self._before)
 
     def note(self, symbol: str, key: Key) -> None:
         """Something was published live after the gap began."""
@@ -61,28 +68,34 @@ class Seam:
         if len(after) < EDGE:
             after.append(key)
 
-    def starts_at(self, symbol: str, began: float) -> float:
-        """From when on REST's word counts, in a gap that began then."""
+    def starts_at(self, symbol: str, began: float, ahead_s: float = 0.0) -> float:
+        """From when on REST's word counts, in a gap that began then; the exchange's time.
+
+        `ahead_s` is what to add to our time for the exchange's.
+        """
         before = self._before.get(symbol)
-        if before is None:
-            return began  # nothing is known of the edge: a broker before us had it
-        start = max(began - MARGIN_S, self._since.get(symbol, began))
+        if before is None:  # nothing is known of the edge: a broker before us had it
+            return began + ahead_s
+        start = max(began - MARGIN_S, self._since.get(symbol, began)) + ahead_s
         return max(start, before[0][0]) if len(before) == EDGE else start
 
     def missed(
-        self, symbol: str, found: Iterable[H], began: float, ended: float, most: int
+        self,
+        symbol: str,
+        found: Iterable[tuple[Key, H]],
+        span: tuple[float, float],
+        most: int,
+        *,
+        ahead_s: float = 0.0,
     ) -> tuple[list[H], bool]:
         """What was missed, oldest first, and whether older ones were cut off at `most`."""
+        began, ended = span
         after = self._after.get(symbol, [])
-        start, end = self.starts_at(symbol, began), ended + MARGIN_S
+        start, end = self.starts_at(symbol, began, ahead_s), ended + MARGIN_S + ahead_s
         if len(after) == EDGE:
             end = min(end, max(key[0] for key in after))
         known = {*self._before.get(symbol, ()), *after}
-        missed: dict[Key, H] = {}
-        for one in found:
-            key = key_of(one)
-            if start <= key[0] <= end and key not in known:
-                missed[key] = one
+        missed = {key: one for key, one in found if start <= key[0] <= end and key not in known}
         rows = [missed[key] for key in sorted(missed, key=lambda key: (key[0], key[1] or 0))]
         return rows[-most:], len(rows) > most
 
@@ -101,23 +114,25 @@ class Edges:
         return bool(self._recent)
 
     def follow(self, symbols: Collection[str], now: float) -> None:
-        """Replace the symbols whose edges count."""
+        """Replace the symbols whose edges count; of a new one they begin now."""
         self._recent = {s: self._recent.get(s) or deque(maxlen=EDGE) for s in symbols}
         self._since = {s: self._since.get(s, now) for s in symbols}
 
-    def note(self, symbol: str, happening: Happening) -> None:
+    def note(self, symbol: str, key: Key) -> None:
         """One thing was published live."""
         recent = self._recent.get(symbol)
         if recent is None:
             return
-        key = key_of(happening)
         recent.append(key)
         for seam in self._open:
             seam.note(symbol, key)
 
-    def cut(self) -> Seam:
-        """A gap begins: its seam, which hears what is published until it is closed."""
-        seam = Seam(self._recent, dict(self._since))
+    def cut(self, *, ours: bool = True) -> Seam:
+        """A gap begins: its seam, which hears what is published until it is closed.
+
+        Not `ours` is one that another broker left: what it published last is not known.
+        """
+        seam = Seam(self._recent, dict(self._since)) if ours else Seam({}, {})
         self._open.append(seam)
         return seam
 
@@ -143,8 +158,3 @@ def history(feed: str, kind: str) -> str | None:
         return f"/v1beta1/options/{kind}?"
     historical = {"iex": "iex", "sip": "sip", "delayed_sip": "sip", "boats": "boats"}.get(feed)
     return None if historical is None else f"/v2/stocks/{kind}?feed={historical}&"
-
-
-def in_groups(symbols: Sequence[str], size: int) -> list[Sequence[str]]:
-    """Symbols in groups of one REST call each."""
-    return [symbols[first : first + size] for first in range(0, len(symbols), size)]
