@@ -36,12 +36,12 @@ class TradingApi:
         clock: Clock,
         known_symbols: Callable[[], set[str]],
         *,
-        market_open: bool,
+        is_open: Callable[[], bool],
     ) -> None:
         self._exchange = exchange
         self._clock = clock
         self._known_symbols = known_symbols
-        self._market_open = market_open
+        self._is_open = is_open
 
     def routes(self) -> list[web.RouteDef]:
         """All endpoints."""
@@ -78,7 +78,7 @@ class TradingApi:
         return answer(account_json(account, values, self._exchange.buying_power(account)))
 
     async def _clock_now(self, _: web.Request) -> web.Response:
-        return answer(calendar.clock(self._clock(), is_open=self._market_open))
+        return answer(calendar.clock(self._clock(), is_open=self._is_open()))
 
     async def _calendar(self, request: web.Request) -> web.Response:
         query = request.query
