@@ -6,7 +6,8 @@ patience.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import date
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -16,6 +17,7 @@ from msgspec import Struct
 from yarl import URL
 
 from alpaca_broker.alpaca.link import HEADERS, reason
+from alpaca_broker.core.market_hours import CalendarDay, Clock
 from alpaca_broker.core.wire import Instant, Int64
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.settings import KeyPair, as_http
@@ -24,6 +26,7 @@ ANSWER_WITHIN_S = 10.0
 T = TypeVar("T")
 
 MOST_BYTES = 32 * 1024 * 1024
+MOST_ORDERS, MOST_FILLS = 500, 100  # in one answer (Alpaca's "Get All Orders", "Activities")
 
 
 class Account(Struct, frozen=True):
@@ -61,10 +64,14 @@ class _Rest:
             "APCA-API-KEY-ID": keys.key_id,
             "APCA-API-SECRET-KEY": keys.secret,
         }
+        self.calls = 0
+        self.remaining: int | None = None  # calls that Alpaca still grants, all its users together
+        self.resets_at: float | None = None  # when it grants all of them again, epoch seconds
 
     async def _get(self, path: str, kind: type[T]) -> T:
         url = self._base + path.partition("?")[0]  # as it is shown: a query may be long
         timeout = aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)
+        self.calls += 1
         try:
             # The path is quoted already: `BTC%2FUSD` must not become `BTC/USD`.
             address = URL(self._base + path, encoded=True)
@@ -72,6 +79,7 @@ class _Rest:
             async with self._http.get(
                 address, headers=self._headers, timeout=timeout, allow_redirects=False
             ) as answer:
+                self._limits(answer.headers)
                 body = await _whole(answer)
                 if answer.status != 200:
                     raise UpstreamRefused(answer.status, f"{url}: {_message(body)}", http=True)
@@ -81,9 +89,53 @@ class _Rest:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise UpstreamUnavailable(url, reason(error)) from error
 
+    def _limits(self, headers: Mapping[str, str]) -> None:
+        """Keep what the answer says about the rate limit (Alpaca's X-RateLimit-… headers)."""
+        remaining, resets_at = (
+            headers.get("X-RateLimit-Remaining"),
+            headers.get("X-RateLimit-Reset"),
+        )
+        if remaining is not None and remaining.isascii() and remaining.isdigit():
+            self.remaining = int(remaining[:9])
+        if resets_at is not None and resets_at.isascii() and resets_at.isdigit():
+            self.resets_at = float(resets_at[:12])
+
 
 class TradingRest(_Rest):
     """One account's REST API."""
+
+    async def orders(self, **query: str) -> list[Any]:
+        """Orders (`GET /v2/orders`), at most 500 (`MOST_ORDERS`) in one answer.
+
+        `status` open, closed or all; `after` and `until` look at the *submission* time, exclusive.
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as below.
+        """
+        query = {"limit": str(MOST_ORDERS), "nested": "false", **query}
+        return await self._get(f"/v2/orders?{urlencode(query)}", list[Any])
+
+    async def order(self, order_id: str) -> Any | None:
+        """One order, or None where Alpaca knows none of this id.
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as below.
+        """
+        try:
+            return await self._get(f"/v2/orders/{quote(order_id, safe='')}", dict[str, Any])
+        except UpstreamRefused as error:
+            if error.code == 404:
+                return None
+            raise
+
+    async def fills(self, **query: str) -> list[Any]:
+        """Fills (`GET /v2/account/activities/FILL`), at most 100 (`MOST_FILLS`) in one answer.
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as below.
+        """
+        query = {"page_size": str(MOST_FILLS), **query}
+        return await self._get(f"/v2/account/activities/FILL?{urlencode(query)}", list[Any])
 
     async def account(self) -> Account:
         """Who the keys belong to.
@@ -116,6 +168,22 @@ class TradingRest(_Rest):
                 return False
             raise
         return True
+
+    async def clock(self) -> Clock:
+        """What time it is at the market, and when it opens and closes (`GET /v2/clock`).
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as above.
+        """
+        return await self._get("/v2/clock", Clock)
+
+    async def calendar(self, first: date, last: date) -> list[CalendarDay]:
+        """The trading days from `first` to `last` (`GET /v2/calendar`).
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as above.
+        """
+        return await self._get(f"/v2/calendar?start={first}&end={last}", list[CalendarDay])
 
 
 class DataRest(_Rest):

@@ -230,9 +230,9 @@ class Heartbeat:
 
 
 def _received(status: Status) -> dict[str, float]:
-    """Until when each live feed and account was heard: where a gap begins if we die now."""
+    """Until when each feed was heard and each account is known: a gap begins there if we die."""
     heard = {name: feed.last_message for name, feed in status.feeds.items() if feed.state == "live"}
-    heard |= {name: status.timestamp for name, a in status.accounts.items() if a.state == "live"}
+    heard |= {name: account.reconciled for name, account in status.accounts.items()}
     return {name: at for name, at in heard.items() if at is not None}
 
 

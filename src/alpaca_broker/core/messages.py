@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field, json
 CONTRACT = 1
 
 FeedState = Literal["connecting", "live", "stale", "backoff", "refused", "idle"]
+AccountState = Literal["connecting", "live", "degraded", "stale", "backoff", "refused", "idle"]
 OverallState = Literal["live", "degraded", "down"]
 
 
@@ -85,11 +86,14 @@ class AccountStatus(Struct, frozen=True, kw_only=True):
     """One account's order stream inside the status."""
 
     environment: Literal["paper", "live"]
-    state: FeedState
+    state: AccountState
     since: float
     account_number: str | None = None
     last_message: float | None = None
     error: str | None = None
+    open_orders: int = 0
+    reconciled: float | None = None  # until when everything is known to be told
+    recovered: int = 0  # events that only REST has shown
 
 
 class Status(Struct, tag_field="type", tag="status", kw_only=True):

@@ -11,7 +11,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from alpaca_broker.simulator.accounts import ORDER_LIMIT, Account, account_id_of, activity_json
+from alpaca_broker.simulator import brackets
+from alpaca_broker.simulator.accounts import Account, Fill, account_id_of, activity_json
 from alpaca_broker.simulator.codec import rfc3339
 from alpaca_broker.simulator.event_ids import EventIds
 from alpaca_broker.simulator.market import PRICE_UNIT, SYMBOL_LIMIT, Trade
@@ -29,6 +30,12 @@ Listener = Callable[[Account, dict[str, Any]], None]
 Clock = Callable[[], int]
 _MOST_PARTS = 5
 _SHARE_QUANTUM = Decimal("0.000000001")
+_ENDED_NS = {
+    "canceled": "canceled_ns",
+    "expired": "expired_ns",
+    "rejected": "failed_ns",
+    "replaced": "replaced_ns",
+}
 
 
 class Exchange:
@@ -56,6 +63,7 @@ class Exchange:
         self._prices: dict[str, Decimal] = {}
         self._open: dict[str, list[tuple[Account, Order]]] = {}
         self._event_ids = EventIds()
+        self._last_submission = 0
 
     def account(self, owner: str) -> Account:
         """The account of a key id, opened at the first use."""
@@ -66,13 +74,18 @@ class Exchange:
                 self._options.cash,
                 self._clock(),
                 ledger=deque(maxlen=self._options.ledger_limit),
-                fills=deque(maxlen=ORDER_LIMIT),
+                fills=deque(maxlen=self._options.ledger_limit),
+                order_limit=self._options.order_limit,
             )
         return account
 
     def find(self, account_id: str) -> Account | None:
         """An account by its id."""
         return self._accounts.get(account_id)
+
+    def now_ns(self) -> int:
+        """Nanoseconds since 1970 on its clock."""
+        return self._clock()
 
     def open_symbols(self) -> Iterable[str]:
         """Symbols with open orders."""
@@ -87,31 +100,62 @@ class Exchange:
 
     def submit(self, account: Account, request: OrderRequest) -> Order:
         """Take an order: `new` at once, fills later. Raises `OrderRefused`."""
-        self._check_unique(account, request.client_order_id)
+        brackets.check(request)
         if request.symbol not in self._prices and len(self._prices) >= SYMBOL_LIMIT:
             raise invalid(f'asset "{request.symbol}" not found')
         self._check_funds(account, request, request.qty)
-        now = self._clock()
-        order = Order(
-            id=str(uuid.uuid4()), request=request, created_ns=now, updated_ns=now, qty=request.qty
-        )
-        self._accept(account, order)
+        return self.accept(account, request)
+
+    def accept(
+        self,
+        account: Account,
+        request: OrderRequest,
+        *,
+        submitted_ns: int | None = None,
+        by_hand: bool = False,
+    ) -> Order:
+        """Take an order without asking for money; `by_hand` keeps the market away from it.
+
+        Raises `OrderRefused` where its client_order_id is known.
+        """
+        self._check_unique(account, request.client_order_id)
+        order = self._made(request, submitted_ns)
+        order.by_hand = by_hand
+        order.legs = brackets.legs_of(order)
+        self._last_submission += len(order.legs)
+        self._list(account, order, "new")
+        for leg in order.legs:
+            self._list(account, leg, "held")
         return order
+
+    def _made(self, request: OrderRequest, submitted_ns: int | None = None) -> Order:
+        # Rising, so that `after` and `until` of GET /v2/orders tell any two orders apart.
+        if submitted_ns is None:
+            submitted_ns = self._last_submission = max(self._clock(), self._last_submission + 1)
+        return Order(
+            id=str(uuid.uuid4()),
+            request=request,
+            created_ns=submitted_ns,
+            updated_ns=submitted_ns,
+            qty=request.qty,
+        )
 
     def cancel(self, account: Account, order: Order) -> None:
         """Cancel an open order. Raises `OrderRefused` with 422 if it is closed."""
         if not order.open:
             raise invalid(f'order is already in "{order.status}" state')
-        self._end(account, order, "canceled")
+        self.end(account, order, "canceled")
 
     def replace(self, account: Account, order: Order, changes: Mapping[str, Any]) -> Order:
         """Replace an open order by a new one with these changes. Raises `OrderRefused`."""
         if not order.open:
             raise invalid(f'order is already in "{order.status}" state')
+        if order.legs or order.status == "held":
+            raise invalid("the simulator replaces no entry of a bracket, and no leg that is held")
         body = {
             name: getattr(order.request, name)
             for name in OrderRequest.__dataclass_fields__
-            if name != "client_order_id"
+            if name not in {"client_order_id", "bracket"}
         }
         if order.request.notional is not None:
             raise invalid("notional orders cannot be replaced")
@@ -124,16 +168,17 @@ class Exchange:
             raise invalid("qty must be greater than filled_qty")
         if request.qty is not None:  # the successor has what is still to fill [I]
             request = replace(request, qty=request.qty - order.filled_qty)
-        self._check_funds(account, request, request.qty, instead_of=order)
-        now = self._clock()
-        successor = Order(
-            id=str(uuid.uuid4()), request=request, created_ns=now, updated_ns=now, qty=request.qty
-        )
+        if not order.by_hand:
+            self._check_funds(account, request, request.qty, instead_of=order)
+        successor = self._made(request)
         successor.replaces = order.id
-        successor.triggered = order.triggered
+        successor.triggered, successor.by_hand = order.triggered, order.by_hand
+        if (entry := order.parent) is not None:
+            successor.parent = entry
+            entry.legs.append(successor)
         order.replaced_by = successor.id
-        self._end(account, order, "replaced")
-        self._accept(account, successor)
+        self.end(account, order, "replaced")
+        self._list(account, successor, "new")
         return successor
 
     def on_trades(self, symbol: str, trades: Sequence[Trade]) -> None:
@@ -168,25 +213,29 @@ class Exchange:
             (
                 self._cost(account, o.request, o.remaining)
                 for o in account.open_orders.values()
-                if o is not instead_of
+                # What closes a bracket was paid for with its entry.
+                if o is not instead_of and o.parent is None
             ),
             Decimal(0),
         )
         return max(Decimal(0), account.cash - 2 * short - reserved)
 
-    def _accept(self, account: Account, order: Order) -> None:
+    def _list(self, account: Account, order: Order, event: str) -> None:
         account.add(order)
-        self._open.setdefault(order.request.symbol, []).append((account, order))
-        self._tell(account, order, "new")
+        if not order.by_hand:
+            self._open.setdefault(order.request.symbol, []).append((account, order))
+        self._tell(account, order, event)
 
     def _match(self, symbol: str, price: Decimal, *, resting_only: bool) -> None:
         for account, order in list(self._open.get(symbol, ())):
             if resting_only and order.request.type == "market":
                 continue  # filled by work(), shortly after its `new`
+            if not order.open or order.status == "held":
+                continue  # ended while we went through them, or not its turn yet
             self._trigger(order, price)
             if not self._may_fill(order, price):
                 if order.request.time_in_force in {"ioc", "fok"} and not resting_only:
-                    self._end(account, order, "canceled")
+                    self.end(account, order, "canceled")
                 continue
             whole = order.request.time_in_force in {"ioc", "fok"}
             self._fill_part(account, order, price)
@@ -210,9 +259,11 @@ class Exchange:
         if order.qty is None:
             notional = order.request.notional or Decimal(0)
             order.qty = max(_SHARE_QUANTUM, (notional / price).quantize(_SHARE_QUANTUM))
-        remaining = order.qty - order.filled_qty
         part_size = max(Decimal(self._options.fill_part), order.qty // _MOST_PARTS)
-        qty = min(remaining, part_size)
+        self.execute(account, order, min(order.qty - order.filled_qty, part_size), price)
+
+    def execute(self, account: Account, order: Order, qty: Decimal, price: Decimal) -> None:
+        """Fill `qty` shares of an open order, no more than it has left, at a price."""
         order.filled_qty += qty
         order.filled_value += qty * price
         done = order.filled_qty == order.qty
@@ -223,19 +274,34 @@ class Exchange:
             self._close(account, order)
         execution = {"price": number(price), "qty": number(qty), "position_qty": number(position)}
         event = self._tell(account, order, "fill" if done else "partial_fill", **execution)
-        account.fills.append(activity_json(order, event))
+        account.fills.append(Fill(order.updated_ns, activity_json(order, event)))
+        if done:
+            self._follow(account, order)
 
-    def _end(self, account: Account, order: Order, status: str) -> None:
+    def end(self, account: Account, order: Order, status: str) -> None:
+        """End an open order: canceled, expired, rejected or replaced."""
         order.status = status
-        if status == "replaced":
-            order.replaced_ns = self._clock()
-        else:
-            order.canceled_ns = self._clock()
+        setattr(order, _ENDED_NS[status], self._clock())
         self._close(account, order)
         self._tell(account, order, status)
+        if status != "replaced":
+            self._follow(account, order)
+
+    def _follow(self, account: Account, ended: Order) -> None:
+        """What the end of an order means for its bracket."""
+        for leg in brackets.open_legs(ended):
+            if not leg.open:
+                continue  # ended with the leg before
+            if ended.parent is not None or not ended.filled_qty:
+                self.end(account, leg, "canceled")
+            elif leg.status == "held":
+                leg.status, leg.qty = "new", ended.filled_qty
+                self._tell(account, leg, "new")
 
     def _close(self, account: Account, order: Order) -> None:
         account.open_orders.pop(order.id, None)
+        if order.by_hand:
+            return
         symbol = order.request.symbol
         self._open[symbol] = [pair for pair in self._open[symbol] if pair[1] is not order]
         if not self._open[symbol]:
@@ -244,7 +310,7 @@ class Exchange:
     def _drop_impatient(self, symbol: str) -> None:
         for account, order in list(self._open[symbol]):
             if order.request.time_in_force in {"ioc", "fok"}:
-                self._end(account, order, "canceled")
+                self.end(account, order, "canceled")
 
     def _tell(
         self, account: Account, order: Order, event: str, **execution: str | None

@@ -4,6 +4,8 @@ Owns the middleware and the rate windows. Invariant: every answer of a REST path
 Alpaca's error shape, whatever went wrong. It implements no endpoint.
 """
 
+import asyncio
+import http.client
 import logging
 import time
 from collections.abc import Collection, Mapping
@@ -16,6 +18,7 @@ from alpaca_broker.simulator.access import Access
 from alpaca_broker.simulator.codec import nanoseconds
 from alpaca_broker.simulator.orders import OrderRefused, invalid
 from alpaca_broker.simulator.stats import Stats
+from alpaca_broker.simulator.switches import RestTrouble, Switches
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +108,7 @@ class Gate:
         stats: Stats,
         limit_per_min: int | None,
         open_paths: Collection[str],
+        switches: Switches,
     ) -> None:
         self.refuse_all_with: int | None = None
         self.refuse_sockets_with: int | None = None
@@ -112,18 +116,23 @@ class Gate:
         self._stats = stats
         self._windows = RateWindows(limit_per_min)
         self._open_paths = frozenset(open_paths)
+        self._switches = switches
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """Check, count, call, and turn every failure into JSON."""
         if request.path in self._open_paths:
-            if self.refuse_sockets_with is not None and request.path != STATUS_PATH:
-                return failure(self.refuse_sockets_with, 42910000, "too many requests.")
+            stream = "trading" if request.path.startswith("/stream") else "market"
+            refused = [*self._switches.upgrade_status[stream]]
+            if self.refuse_sockets_with is not None:
+                refused.append(self.refuse_sockets_with)
+            if refused and request.path != STATUS_PATH:
+                return _refusal(refused[-1])
             response: web.StreamResponse = await handler(request)
             return response
         self._stats.rest_requests += 1
         if self.refuse_all_with is not None:
-            return failure(self.refuse_all_with, 50010000, "internal server error")
+            return _refusal(self.refuse_all_with)
         is_data = request.path.startswith("/v2/stocks")
         _, owner = self._access.header_owner(request.headers)
         if request.headers.get("Upgrade", "").lower() == "websocket":
@@ -134,13 +143,46 @@ class Gate:
             return failure(401, 40110000, "request is not authorized")
         fits, headers = self._windows.count(owner, "data" if is_data else "trading", time.time())
         request[OWNER] = owner
-        response = await _call(request, handler) if fits else _too_many()
+        trouble = self._switches.rest_trouble(request.path)
+        if trouble is not None and trouble.delay_s:
+            await asyncio.sleep(trouble.delay_s)
+        if trouble is not None and trouble.status is not None:
+            return _mistaken(trouble, trouble.status, headers)
+        response = await _call(request, handler) if fits else _refusal(429)
         response.headers.update(headers)
+        if trouble is not None and trouble.cut:
+            return await _cut(request, response)
         return response
 
 
-def _too_many() -> web.Response:
-    return failure(429, 42910000, "too many requests.")
+def _refusal(status: int) -> web.Response:
+    if status == 429:
+        return failure(429, 42910000, "too many requests.")
+    return failure(
+        status, status * 100_000 + 10_000, http.client.responses.get(status, "error").lower()
+    )
+
+
+def _mistaken(trouble: RestTrouble, status: int, headers: Mapping[str, str]) -> web.Response:
+    response = _refusal(status)
+    if trouble.body is not None:
+        response.body = trouble.body
+    response.headers.update(headers)
+    response.headers.update(trouble.headers)
+    return response
+
+
+async def _cut(request: web.Request, whole: web.StreamResponse) -> web.StreamResponse:
+    """Promise the whole body, send half of it, and cut the connection."""
+    body = whole.body if isinstance(whole, web.Response) else b""
+    assert isinstance(body, bytes)
+    half = web.StreamResponse(status=whole.status, headers=whole.headers)
+    half.content_length = max(2, len(body))
+    await half.prepare(request)
+    await half.write(body[: len(body) // 2])
+    if request.transport is not None:
+        request.transport.close()  # once what was written has left
+    return half
 
 
 async def _call(request: web.Request, handler: Any) -> web.StreamResponse:
