@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis.asyncio
+from full_disk import SmallDisk
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from support import Bot
@@ -232,3 +234,25 @@ async def test_a_failure_before_the_journal_leaves_nothing(
     assert await entries(client, prefix) == []
     await client.delete(f"{prefix}orders:open:acc")
     assert await book.record(OrderEvent(update(), "k1"))
+
+
+async def test_a_full_disk_is_an_error_and_the_retry_succeeds(tmp_path: Path) -> None:
+    """MISCONF: raised, nothing recorded; with room again the same calls record each once."""
+    with SmallDisk(tmp_path) as valkey:
+        client = redis.asyncio.Redis(port=valkey.port)
+        book = journal(client, "")
+        with Bot(valkey.port, "order:acc") as bot:
+            await book.record(OrderEvent(update("o0"), "k0"))
+            valkey.fill()
+            for _ in range(3):
+                with pytest.raises(RedisError, match="No space left"):
+                    await book.record(OrderEvent(update("o1"), "k1"))
+            assert len(await entries(client, "")) == 1
+            valkey.clear()
+            assert await book.record(OrderEvent(update("o1"), "k1"))
+            assert not await book.record(OrderEvent(update("o1"), "k1"))
+            assert await book.record(OrderEvent(update("o2"), "k2"))
+            assert [bot.next()[1]["order_id"] for _ in range(3)] == ["o0", "o1", "o2"]
+        assert [e["seq"] for e in await entries(client, "")] == [1, 2, 3]
+        assert await client.hkeys("orders:open:acc") == [b"o0", b"o1", b"o2"]  # type: ignore[misc]
+        await client.aclose()

@@ -7,15 +7,17 @@ patience.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 from yarl import URL
 
 from alpaca_broker.alpaca.link import HEADERS, reason
+from alpaca_broker.core.market_hours import CalendarDay, Clock
 from alpaca_broker.core.wire import Instant, Int64
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.settings import KeyPair, as_http
@@ -45,8 +47,44 @@ class LatestTrade(Struct):
     i: Int64 | None = None
 
 
+class PastTrade(LatestTrade):
+    """A trade of the past; `u` says whether it was taken back or corrected since."""
+
+    u: str | None = None
+
+
+class PastBar(Struct):
+    """A minute bar of the past; `t` is its beginning."""
+
+    t: Instant
+    o: float
+    h: float
+    l: float  # noqa: E741 - Alpaca's name
+    c: float
+    v: Int64 | float | None = None
+    vw: float | None = None
+    n: Int64 | None = None
+
+
 class _LatestTrades(Struct):
     trades: dict[str, LatestTrade]
+
+
+class TradePage(Struct):
+    """One page of past trades; `more` where the answer did not hold all."""
+
+    found: dict[str, list[PastTrade]] | None = field(default=None, name="trades")
+    more: str | None = field(default=None, name="next_page_token")
+
+
+class BarPage(Struct):
+    """The same for bars."""
+
+    found: dict[str, list[PastBar]] | None = field(default=None, name="bars")
+    more: str | None = field(default=None, name="next_page_token")
+
+
+PastPage = TradePage | BarPage
 
 
 class _Asset(Struct):
@@ -167,6 +205,22 @@ class TradingRest(_Rest):
             raise
         return True
 
+    async def clock(self) -> Clock:
+        """What time it is at the market, and when it opens and closes (`GET /v2/clock`).
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as above.
+        """
+        return await self._get("/v2/clock", Clock)
+
+    async def calendar(self, first: date, last: date) -> list[CalendarDay]:
+        """The trading days from `first` to `last` (`GET /v2/calendar`).
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as above.
+        """
+        return await self._get(f"/v2/calendar?start={first}&end={last}", list[CalendarDay])
+
 
 class DataRest(_Rest):
     """Market data's REST API, for what the stream does not tell."""
@@ -180,6 +234,21 @@ class DataRest(_Rest):
         query = urlencode({"symbols": ",".join(symbols), "feed": feed})
         answer = await self._get(f"/v2/stocks/trades/latest?{query}", _LatestTrades)
         return answer.trades
+
+    async def past_trades(self, path: str, symbols: Iterable[str], **span: str) -> TradePage:
+        """The newest trades of these symbols in a span of time; `path` ends with `?` or `&`.
+
+        Raises:
+            UpstreamRefused: as above; 403 is what the plan does not show.
+            UpstreamUnavailable: as above.
+        """
+        query = urlencode({"symbols": ",".join(symbols), **span, "sort": "desc"})
+        return await self._get(path + query, TradePage)
+
+    async def past_bars(self, path: str, symbols: Iterable[str], **span: str) -> BarPage:
+        """The newest minute bars that begin in a span of time; otherwise as `past_trades`."""
+        query = urlencode({"symbols": ",".join(symbols), **span, "timeframe": "1Min"})
+        return await self._get(f"{path}{query}&sort=desc", BarPage)
 
 
 async def _whole(answer: aiohttp.ClientResponse) -> bytes:

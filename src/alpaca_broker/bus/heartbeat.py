@@ -44,14 +44,17 @@ return string.format('%d', epoch)
 """
 
 
-# One beat, unless somebody leads under a higher epoch: then nothing is written.
+# One beat, unless somebody leads under a higher epoch: then nothing is written, and that epoch is
+# the answer. It is said before it is kept: a full disk or memory forbids writing, not saying; why
+# nothing was kept is then the answer.
 # KEYS epoch, status, received, gaps
 # ARGV our epoch, status, expiry in s, kept gaps, how many were heard, (name, heard at)…, gap…
 BEAT = """
 local stored = tonumber(redis.call('GET', KEYS[1]) or '') or 0
 if stored > tonumber(ARGV[1]) then return string.format('%d', stored) end
-redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
 redis.call('PUBLISH', KEYS[2], ARGV[2])
+local kept = redis.pcall('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
+if kept.err then return kept.err end
 local names = tonumber(ARGV[5])
 for i = 1, names do redis.call('HSET', KEYS[3], ARGV[4 + 2 * i], ARGV[5 + 2 * i]) end
 for i = 6 + 2 * names, #ARGV do
@@ -94,7 +97,7 @@ class Heartbeat:
         self._changed = asyncio.Event()
         self._down_since: float | None = None
         self._standing_by = Seldom(10.0)
-        self._still_down = Seldom(60.0)
+        self._still_down, self._unkept = Seldom(60.0), Seldom(60.0)
         self.epoch = 0
 
     @property
@@ -110,7 +113,8 @@ class Heartbeat:
         """Tell that something was missed: now, and in `broker:gaps` for bots that were away."""
         names = ", ".join(gap.symbols[:10]) or "none"
         lasted = gap.ended - gap.began
-        log.warning(
+        log.log(
+            logging.INFO if gap.recovered else logging.WARNING,
             "gap of %.1f s: %s (symbols: %s)",
             *(lasted, gap.reason, names),
             extra=fields(feed=gap.feed or None, account_id=gap.account_id or None),
@@ -188,12 +192,17 @@ class Heartbeat:
         heard = [word for pair in received.items() for word in pair]
         counts = [EXPIRES_S, KEPT_GAPS, len(received)]
         async with deadline():
-            stored = await self._beat_script(
+            answer = await self._beat_script(
                 keys=keys, args=[self.epoch, payload, *counts, *heard, *gaps]
             )
-        if stored:
-            epoch, self.epoch = int(stored), 0  # we lead no more, and say nothing more
+        if answer.isdigit():
+            epoch, self.epoch = int(answer), 0  # we lead no more, and say nothing more
             raise Superseded(epoch)
+        if answer:
+            if self._unkept.may_say():
+                text = answer.decode("utf-8", "replace")
+                log.error("Redis at %s takes nothing in: %s", self._target.where, text)
+            return  # gaps wait, for they are to be kept
         for gap in gaps:
             if self._gaps and self._gaps[0] is gap:
                 self._gaps.popleft()

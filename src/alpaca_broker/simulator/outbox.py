@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from aiohttp import WSMsgType
 
+from alpaca_broker.simulator.accounts import Account
 from alpaca_broker.simulator.codec import Codec
 from alpaca_broker.simulator.connection import Connection, Socket
 from alpaca_broker.simulator.stats import Stats
@@ -136,3 +137,4 @@ class Link(NamedTuple):
     outbox: Outbox
     codec: Codec
     live: bool
+    account: Account | None = None

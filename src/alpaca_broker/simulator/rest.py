@@ -131,12 +131,8 @@ class Gate:
     async def middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """Check, count, call, and turn every failure into JSON."""
         if request.path in self._open_paths and not asks_rest(request):
-            stream = "trading" if request.path.startswith("/stream") else "market"
-            refused = [*self._switches.upgrade_status[stream]]
-            if self.refuse_sockets_with is not None:
-                refused.append(self.refuse_sockets_with)
-            if refused and request.path != STATUS_PATH:
-                return _refusal(refused[-1])
+            if (status := await self._refused_upgrade(request.path)) is not None:
+                return _refusal(status)
             response: web.StreamResponse = await handler(request)
             return response
         self._stats.rest_requests += 1
@@ -164,6 +160,18 @@ class Gate:
         if trouble is not None and trouble.cut:
             return await _cut(request, response)
         return response
+
+    async def _refused_upgrade(self, path: str) -> int | None:
+        if path == STATUS_PATH:
+            return None
+        stream = "trading" if path.startswith("/stream") else "market"
+        if stalled := self._switches.stalled[stream]:
+            await stalled[-1].wait()
+            return 503
+        refused = [*self._switches.upgrade_status[stream]]
+        if self.refuse_sockets_with is not None:
+            refused.append(self.refuse_sockets_with)
+        return refused[-1] if refused else None
 
 
 def _refusal(status: int) -> web.Response:

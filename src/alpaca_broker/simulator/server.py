@@ -7,7 +7,8 @@ outlive a stop; connections and tasks do not. It answers nothing itself.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
@@ -76,6 +77,8 @@ class Simulator:
         self._symbols = {row.symbol for row in rows} | set(UNIVERSE)
         self._stopping: asyncio.Event | None = None
         self._life: asyncio.Task[None] | None = None
+        self._runner: web.AppRunner | None = None
+        self._site: web.TCPSite | None = None
         # Waited for before the simulator ever starts, so it cannot be made by a running loop.
         self._replayed = self._replay.finished if self._replay else asyncio.Event()
 
@@ -128,6 +131,30 @@ class Simulator:
             self._stopping.set()
             life, self._life = self._life, None
             await life
+
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """Refuse connections for as long as the block runs; those that are open break."""
+        runner = self._runner
+        await self._stop_listening()
+        for served in runner.server.connections if runner and runner.server else ():
+            if served.transport is not None:
+                served.transport.abort()
+        try:
+            yield
+        finally:
+            if runner is not None and runner is self._runner and self._site is None:
+                await self._listen(runner)
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        site = web.TCPSite(runner, self.options.host, self.port)
+        await site.start()
+        self._site, self.port = site, runner.addresses[0][1]
+
+    async def _stop_listening(self) -> None:
+        site, self._site = self._site, None
+        if site is not None:
+            await site.stop()
 
     async def closed(self) -> None:
         """Wait until it stops or breaks, without stopping it."""
@@ -222,9 +249,8 @@ class Simulator:
         )
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self.options.host, self.port)
-            await site.start()
-            self.port = runner.addresses[0][1]
+            await self._listen(runner)
+            self._runner = runner
             log.info("simulator listens on %s", self.url)
             async with asyncio.TaskGroup() as tasks:
                 ours = [tasks.create_task(self._pulse.run(), name="market pulse")]
@@ -235,12 +261,13 @@ class Simulator:
                 await stopping.wait()
                 for task in ours:
                     task.cancel()
-                await site.stop()
+                await self._stop_listening()
                 tasks.create_task(self._hub.connections.close(_GOING_AWAY), name="close market")
                 tasks.create_task(
                     self._trading.connections.close(_GOING_AWAY), name="close trading"
                 )
         finally:
+            self._site = self._runner = None
             self.tampering.close()
             self.cut()
             await runner.cleanup()
@@ -289,6 +316,7 @@ async def serve(
     options: SimulatorOptions,
     ready: Callable[[Simulator], None] | None = None,
     stop: asyncio.Event | None = None,
+    beside: Callable[[Simulator], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Run a simulator until `stop` is set or the caller cancels; closes in order either way.
 
@@ -296,13 +324,21 @@ async def serve(
         options: What to simulate.
         ready: Called once it listens.
         stop: Ends it when set.
+        beside: What else runs until then, say `practice.practise`.
     """
     async with Simulator(options) as simulator:
         if ready is not None:
             ready(simulator)
         async with asyncio.TaskGroup() as tasks:
             broken = tasks.create_task(simulator.closed(), name="simulator watch")
-            asked = tasks.create_task((stop or asyncio.Event()).wait(), name="simulator stop")
+            asked = tasks.create_task(_until(stop), name="simulator stop")
+            ours = [broken, asked]
+            if beside is not None:
+                ours.append(tasks.create_task(beside(simulator), name="beside"))
             await asyncio.wait((broken, asked), return_when=asyncio.FIRST_COMPLETED)
-            broken.cancel()
-            asked.cancel()
+            for task in ours:
+                task.cancel()
+
+
+async def _until(stop: asyncio.Event | None) -> None:
+    await (stop or asyncio.Event()).wait()

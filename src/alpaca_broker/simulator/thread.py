@@ -6,13 +6,15 @@ of that, stops the simulator and joins the thread. It adds no behaviour to the s
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 import uvloop
 
+from alpaca_broker.simulator.fault_run import play
+from alpaca_broker.simulator.faults import Fault
 from alpaca_broker.simulator.options import SimulatorOptions
 from alpaca_broker.simulator.order_flow import Flow, plan
 from alpaca_broker.simulator.server import Simulator
@@ -99,6 +101,10 @@ class SimulatorThread:
         """Let a day of orders happen on a key's account: see `order_flow.plan`."""
         flow = Flow(self.call(self.simulator.by_hand, key_id), seed)
         return self.begin(flow.run(plan(seed, events), per_second))
+
+    def play(self, faults: Iterable[Fault]) -> Future[None]:
+        """Let faults happen, counted from now; done when the last one has ended."""
+        return self.begin(play(self.simulator, list(faults)))
 
     def stop_server(self) -> None:
         """Stop listening, as if Alpaca were gone; accounts and orders stay."""

@@ -187,8 +187,8 @@ class TradingHub:
     def links(self) -> list[Link]:
         """What is open now."""
         return [
-            Link("trading", connection, session.outbox, session.codec, session.listening)
-            for session, connection in self._sessions.items()
+            Link("trading", connection, s.outbox, s.codec, s.listening, s.account)
+            for s, connection in self._sessions.items()
         ]
 
     async def _converse(
