@@ -88,6 +88,9 @@ class AccountStream:
     def begin(self, epoch: int, received: dict[str, float]) -> None:
         """We lead under this epoch; `received` says until when accounts were heard before."""
         self._epoch, self._received = epoch, received
+        self._outage = Outage()  # of an epoch that was lost: whoever led since has told it
+        if self.account is not None:
+            self._missed_since(self.account.id)
 
     def named(self, account_names: frozenset[str]) -> None:
         """Bots follow orders under these names: the account's number is one we understand."""
@@ -115,8 +118,7 @@ class AccountStream:
             self.account = await rest.account()
             self.named(self._account_names)
             self._known.set()
-            if (at := self._received.get(self.account.id)) is not None:
-                self._outage.begins(at, (), RESTARTED)
+            self._missed_since(self.account.id)
         async with open_link(http, self._url) as link:
             await self._greet(link)
             self._is_live(self.account)
@@ -128,6 +130,10 @@ class AccountStream:
                         await self.lane.room()
             finally:
                 self._outage.begins(round(time(), 6), (), "the order stream ended")
+
+    def _missed_since(self, account_id: str) -> None:
+        if (at := self._received.get(account_id)) is not None:
+            self._outage.begins(at, (), RESTARTED)
 
     def _is_live(self, account: Account) -> None:
         self._state.set("live")

@@ -37,6 +37,7 @@ from alpaca_broker.price_lanes import PriceLanes
 from alpaca_broker.settings import KeyPair
 from alpaca_broker.supervision import LinkState, Supervisor
 from alpaca_broker.telemetry import Seldom, fields
+from alpaca_broker.tenure import Tenure
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class PriceProducer:
         self._wanted: tuple[str, ...] = ()
         self._ready: frozenset[str] = frozenset()
         self._wishes, self._settled = asyncio.Event(), asyncio.Event()
-        self._leading = asyncio.Event()
+        self._tenure = Tenure()
         self._epoch = 0
         self._asked_at: float | None = None
         self._waits_for_room = False
@@ -136,11 +137,19 @@ class PriceProducer:
 
     def lead(self, epoch: int) -> None:
         """Speak under this epoch from now on; until then nothing is opened."""
-        self._epoch = epoch
-        self._leading.set()
+        self._tenure.begin(epoch)
+
+    def unlead(self) -> None:
+        """Another broker leads: close the feed, and drop what is not written."""
+        self._tenure.end()
 
     async def run(self) -> None:
-        """Keep the feed alive until cancelled; then close it and flush what is left."""
+        """Keep the feed alive while we lead, until cancelled."""
+        await self._tenure.run(self._serve)
+
+    async def _serve(self, epoch: int) -> None:
+        """One epoch; at an end in order what is left is flushed."""
+        self._epoch = epoch
         publisher = self._publisher = self._make_publisher()
         lanes = self._lanes = PriceLanes(self._feed, self._channels, publisher)
         publisher.on_connected = lanes.snapshots.again
@@ -148,7 +157,6 @@ class PriceProducer:
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(publisher.run(), name="publisher")
             try:
-                await self._leading.wait()
                 lanes.epoch = self._epoch
                 lanes.snapshots.clear()  # whatever is there is from before
                 ticking = tasks.create_task(self._tick(lanes), name="snapshots")
@@ -160,7 +168,8 @@ class PriceProducer:
                     ticking.cancel()
                     lanes.snapshots.clear()
             finally:
-                if left := await publisher.drain(DRAIN_WITHIN_S):
+                within_s = DRAIN_WITHIN_S if self._tenure.epoch == epoch else 0.0
+                if left := await publisher.drain(within_s):
                     log.warning("%d prices were not delivered before the end", left)
                 writing.cancel()
 
