@@ -17,7 +17,10 @@ IO = {
     *("redis", "aiohttp", "hiredis", "uvloop", "typer", "rich", "pydantic", "pydantic_settings"),
 }
 SHELLS = {"alpaca", "bus"}
-PRODUCERS = {"account_stream", "price_producer", "order_producer", "supervision", "control"}
+PRODUCERS = {
+    *("account_stream", "market_feed", "price_producer", "order_producer"),
+    *("supervision", "control"),
+}
 
 
 def imported(module: Path) -> set[str]:

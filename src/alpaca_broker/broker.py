@@ -29,6 +29,7 @@ from alpaca_broker.core.messages import AccountStatus, FeedStatus, Gap, OverallS
 from alpaca_broker.core.registration import Limits
 from alpaca_broker.errors import BrokerError, ConfigError
 from alpaca_broker.loop_thread import LoopThread
+from alpaca_broker.market_feed import MarketFeed
 from alpaca_broker.order_producer import OrderProducer
 from alpaca_broker.price_producer import PriceProducer
 from alpaca_broker.settings import ENV_FILE, Settings
@@ -80,15 +81,20 @@ class AlpacaBroker:
             rest=_trading_rest(settings) if settings.check_symbols else None,
         )
         self._prices = PriceProducer(
-            feed=settings.alpaca_feed,
-            url=settings.market_stream_url(),
-            data_url=settings.alpaca_data_url,
-            keys=settings.data_keys(),
+            (
+                MarketFeed(
+                    feed=settings.alpaca_feed,
+                    url=settings.market_stream_url(),
+                    data_url=settings.alpaca_data_url,
+                    keys=settings.data_keys(),
+                    channels=channels,
+                    changed=self._changed,
+                    on_view=lambda view: self._control_thread.call(self._control.view, view),
+                    on_gap=self._gap,
+                ),
+            ),
             channels=channels,
             publisher=lambda: Publisher(target, bound=settings.price_buffer, fence=fence),
-            changed=self._changed,
-            on_view=lambda view: self._control_thread.call(self._control.view, view),
-            on_gap=self._gap,
         )
         self._orders = OrderProducer(
             tuple(
@@ -173,8 +179,8 @@ class AlpacaBroker:
 
     def status(self) -> Status:
         """The heartbeat's content (contract, section 5). May be called from any thread."""
-        feed, accounts = self._prices.status, self._orders.status
-        states = [feed.state, *(account.state for account in accounts.values())]
+        feeds, accounts = self._prices.status, self._orders.status
+        states = [f.state for f in feeds.values()] + [a.state for a in accounts.values()]
         state: OverallState = "degraded"
         if self._stopping or all(s != "live" for s in states):
             state = "down"
@@ -185,7 +191,7 @@ class AlpacaBroker:
             leader=self._leader,
             timestamp=round(time(), 6),
             state=state,
-            feeds={self._settings.alpaca_feed: feed},
+            feeds=feeds,
             accounts=accounts,
             bots=len(self._control.registrar.registry),
         )
@@ -204,7 +210,7 @@ class AlpacaBroker:
         """A link's state is new (called in its thread): tell the bots, and see if any is left."""
         self._control_thread.call(self._control.heartbeat.beat_now)
         states: dict[str, FeedStatus | AccountStatus] = {
-            "market data": self._prices.status,
+            **{f"{name} feed": feed for name, feed in self._prices.status.items()},
             **{f"{a.environment} account": a for a in self._orders.status.values()},
         }
         if not self._stopping and all(s.state == "refused" for s in states.values()):
@@ -230,8 +236,7 @@ class AlpacaBroker:
 
     def _lead(self, epoch: int, received: dict[str, float]) -> None:
         """In the control thread: from now on both producers speak under this epoch."""
-        if (at := received.get(self._settings.alpaca_feed)) is not None:
-            self._price_thread.call(self._prices.missed_since, at)
+        self._price_thread.call(self._prices.missed_since, received)
         self._price_thread.call(self._prices.lead, epoch)
         self._order_thread.call(self._orders.lead, epoch, received)
 

@@ -52,7 +52,7 @@ def test_a_frozen_redis_makes_alpaca_wait_and_loses_nothing(
                 try:
                     publisher = rig.broker._prices._publisher
                     assert publisher is not None
-                    eventually(lambda: rig.broker._prices._waits_for_room)
+                    eventually(lambda: rig.broker._prices.feeds[0]._waits_for_room)
                     assert publisher.waiting < 1_000 + 200
                 finally:
                     os.kill(pid, signal.SIGCONT)

@@ -123,6 +123,7 @@ class LeaseKeeper:
                 self._on_begin(self.epoch)
                 await self._hold()
         finally:
+            self._fence.close()  # what is still written is written by scripts that check the epoch
             await self._client.aclose()
 
     def give_up(self) -> None:

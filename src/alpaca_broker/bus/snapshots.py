@@ -69,10 +69,8 @@ class Snapshots:
             self._publisher.send(command(b"HDEL", self._key, *names))
 
     def clear(self) -> None:
-        """A gap begins, or we begin: nothing that was is current."""
-        self.latest.clear()
-        self._dirty.clear()
-        self._publisher.send(command(b"DEL", self._key))
+        """A gap begins: nothing that was is current."""
+        self.forget(list(self.latest))
 
     def again(self) -> None:
         """Redis may have forgotten: write everything once more."""
