@@ -120,8 +120,11 @@ class MarketHub:
         """Take the slot of the feed: 409 outside the plan, 406 while another session has it."""
         if session.feed in self._options.refused_feeds:
             return 409
-        taken = self._slots.take(session.feed, owner, session, time.monotonic())
-        return None if taken else 406
+        if not self._slots.take(session.feed, owner, session, time.monotonic()):
+            return 406
+        others = [s for s in self._live() if (s.feed, s.owner) == (session.feed, owner)]
+        self._stats.market_peak = max(self._stats.market_peak, len(others) + 1)
+        return None
 
     def changed(self, session: MarketSession) -> None:
         """Regroup the sessions before the next message."""

@@ -172,13 +172,18 @@ class TradingHub:
         """Let the next events reach nobody, on sockets that stay healthy."""
         self._to_lose = updates
 
+    def _count(self, session: TradingSession) -> None:
+        self._stats.trading_sessions += 1
+        at_once = sum(other.account is session.account for other in self._sessions)
+        self._stats.trading_peak = max(self._stats.trading_peak, at_once)
+
     async def _converse(
         self, session: TradingSession, connection: Connection, headers: Mapping[str, str]
     ) -> None:
         _, owner = self._access.header_owner(headers)
         if owner is not None:
             session.admit(owner)
-            self._stats.trading_sessions += 1
+            self._count(session)
         try:
             async with asyncio.timeout(self._options.auth_timeout_s) as limit:
                 async for frame in connection.frames():
@@ -188,7 +193,8 @@ class TradingHub:
                         connection.abort()
                     if session.account is not None:
                         limit.reschedule(None)
-                        self._stats.trading_sessions += not known
+                        if not known:
+                            self._count(session)
         except (TimeoutError, _Over):
             await session.outbox.flushed()
             await connection.close(_POLICY_CLOSE_CODE)
