@@ -108,6 +108,11 @@ class AccountStream:
     def begin(self, epoch: int, received: dict[str, float]) -> None:
         """We lead under this epoch; `received` says until when accounts were heard before."""
         self._epoch, self._received = epoch, received
+        # What we knew in an epoch that was lost is of old: whoever led since has told more.
+        self._outage, self._missed, self._doubt = Outage(), None, None
+        self._reconciler.forget()
+        if self.account is not None:
+            self._missed_since(self.account.id)
 
     def named(self, account_names: frozenset[str]) -> None:
         """Bots follow orders under these names: the account's number is one we understand."""
@@ -142,8 +147,7 @@ class AccountStream:
             self._state.ever_live = True  # the keys are good: a refusal by the stream will pass
             self.named(self._account_names)
             self._known.set()
-            if (at := self._received.get(self.account.id)) is not None:
-                self._outage.begins(at, (), RESTARTED)
+            self._missed_since(self.account.id)
         self._reconciler.hold()
         async with open_link(http, self._url) as link:
             session = await self._greet(link)
@@ -157,6 +161,10 @@ class AccountStream:
                         await self.lane.room()
             finally:
                 self._outage.begins(round(time(), 6), (), "the order stream ended")
+
+    def _missed_since(self, account_id: str) -> None:
+        if (at := self._received.get(account_id)) is not None:
+            self._outage.begins(at, (), RESTARTED)
 
     async def _greet(self, link: Link) -> TradingSession:
         """Authenticate, and listen."""

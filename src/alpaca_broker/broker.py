@@ -18,11 +18,13 @@ from time import monotonic, time
 from alpaca_broker import telemetry
 from alpaca_broker.account_stream import AccountStream
 from alpaca_broker.alpaca.rest import TradingRest
+from alpaca_broker.bus.fence import Fence
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.bus.redis_client import connect
 from alpaca_broker.bus.registrar import Registrar, Rules
 from alpaca_broker.control import Control, MakeRest
 from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.lease import fingerprints
 from alpaca_broker.core.messages import AccountStatus, FeedStatus, Gap, OverallState, Status
 from alpaca_broker.core.registration import Limits
 from alpaca_broker.errors import BrokerError, ConfigError
@@ -62,15 +64,20 @@ class AlpacaBroker:
         # Reentrant, so that a signal handler may put into it while the main thread waits.
         self._ends: SimpleQueue[BaseException | None] = SimpleQueue()
         self._stopping = False
+        fence = Fence()
+        fence.on_entered = lambda: self._control_thread.call(self._control.lease.renew_now)
         registrar = Registrar(self._wished, rules=_rules(settings), account=self._account_id)
         self._control = Control(
             target=target,
             channels=channels,
+            fence=fence,
             leader=self._leader,
+            keys=fingerprints(pair.key_id for pair in settings.key_pairs()),
             records=self._records,
             registrar=registrar,
             compose=self.status,
             on_lead=self._lead,
+            on_loss=self._unlead,
             rest=_trading_rest(settings) if settings.check_symbols else None,
         )
         self._prices = PriceProducer(
@@ -87,7 +94,7 @@ class AlpacaBroker:
                 ),
             ),
             channels=channels,
-            publisher=lambda: Publisher(target, bound=settings.price_buffer),
+            publisher=lambda: Publisher(target, bound=settings.price_buffer, fence=fence),
         )
         self._orders = OrderProducer(
             tuple(
@@ -104,7 +111,8 @@ class AlpacaBroker:
             ),
             channels=channels,
             target=target,
-            client=lambda: connect(target, "alpaca-broker:orders"),
+            client=lambda: connect(target, "alpaca-broker:orders", on_connected=fence.connected),
+            fence=fence,
             journal_length=settings.order_journal_length,
         )
         self._control_thread = LoopThread("control", self._control.run, self._ends.put)
@@ -129,8 +137,8 @@ class AlpacaBroker:
         """Wait until a stop is requested; False where `timeout` seconds passed before.
 
         Raises:
-            ConfigError: Alpaca refused every key for good.
-            BrokerError: another broker took over, or a thread failed.
+            ConfigError: Alpaca refused every key for good, or our prefix is another deployment's.
+            BrokerError: a thread failed.
         """
         until = inf if timeout is None else monotonic() + timeout
         while True:
@@ -180,7 +188,7 @@ class AlpacaBroker:
         elif all(s == "live" for s in states):
             state = "live"
         return Status(
-            epoch=self._control.heartbeat.epoch,
+            epoch=self._control.lease.epoch,
             leader=self._leader,
             timestamp=round(time(), 6),
             state=state,
@@ -232,6 +240,11 @@ class AlpacaBroker:
         self._price_thread.call(self._prices.missed_since, received)
         self._price_thread.call(self._prices.lead, epoch)
         self._order_thread.call(self._orders.lead, epoch, received)
+
+    def _unlead(self) -> None:
+        """In the control thread: another broker leads, so both producers close and stand by."""
+        self._price_thread.call(self._prices.unlead)
+        self._order_thread.call(self._orders.unlead)
 
     def _gap(self, gap: Gap) -> None:
         """In a producer's thread: something was missed."""

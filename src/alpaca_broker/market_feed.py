@@ -126,12 +126,14 @@ class MarketFeed:
         self._wanted = tuple(symbols)
         self._wishes.set()
 
-    def missed_since(self, at: float) -> None:
+    def missed_since(self, at: float | None) -> None:
         """A broker before us received until `at` (epoch seconds): what follows is a gap."""
-        self._outage.begins(at, None, RESTARTED)
+        self._outage = Outage()  # ours, of an epoch that was lost, was told by whoever led since
+        if at is not None:
+            self._outage.begins(at, None, RESTARTED)
 
     def use(self, publisher: Publisher) -> None:
-        """Publish this way; called once, before `run`."""
+        """Publish this way; called before each `run`."""
         self._publisher = publisher
         self._lanes = PriceLanes(self.name, self._channels, publisher)
 

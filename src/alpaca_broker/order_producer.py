@@ -14,10 +14,12 @@ from redis.asyncio import Redis
 
 from alpaca_broker.account_stream import AccountStream
 from alpaca_broker.alpaca.link import http_session
+from alpaca_broker.bus.fence import Fence
 from alpaca_broker.bus.journal import Journal
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import AccountStatus
 from alpaca_broker.settings import RedisTarget
+from alpaca_broker.tenure import Tenure
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +34,13 @@ class OrderProducer:
         channels: Channels,
         target: RedisTarget,
         client: Callable[[], Redis],
+        fence: Fence,
         journal_length: int,
     ) -> None:
         self._streams = streams
         self._channels, self._target, self._make_client = channels, target, client
-        self._journal_length = journal_length
-        self._epoch = 0
-        self._leading = asyncio.Event()
+        self._fence, self._journal_length = fence, journal_length
+        self._tenure = Tenure()
 
     @property
     def status(self) -> dict[str, AccountStatus]:
@@ -55,10 +57,13 @@ class OrderProducer:
 
         `received` says until when a broker before us heard each account, in epoch seconds.
         """
-        self._epoch = epoch
         for stream in self._streams:
             stream.begin(epoch, received)
-        self._leading.set()
+        self._tenure.begin(epoch)
+
+    def unlead(self) -> None:
+        """Another broker leads: close everything, and drop what is not recorded."""
+        self._tenure.end()
 
     def named(self, account_names: frozenset[str]) -> None:
         """Bots follow orders under these ids or numbers."""
@@ -66,19 +71,23 @@ class OrderProducer:
             stream.named(account_names)
 
     async def run(self) -> None:
-        """Keep all accounts alive until cancelled; then record what was read.
+        """Keep all accounts alive while we lead, until cancelled."""
+        await self._tenure.run(self._serve)
+
+    async def _serve(self, epoch: int) -> None:
+        """One epoch; at an end in order what was read is recorded.
 
         Raises:
             ExceptionGroup of Superseded: another broker leads.
         """
-        await self._leading.wait()
         client = self._make_client()
         try:
             async with asyncio.TaskGroup() as writers:
                 writing = [
                     writers.create_task(
                         stream.write(
-                            lambda account_id: self._journal(client, account_id), self._target
+                            lambda account_id: self._journal(client, account_id, epoch),
+                            self._target,
                         ),
                         name=f"writer {stream.environment}",
                     )
@@ -87,9 +96,10 @@ class OrderProducer:
                 try:
                     await self._read()
                 finally:
-                    left = sum([await stream.lane.drain() for stream in self._streams])
-                    if left:
-                        log.error("%d order events were not recorded before the end", left)
+                    if self._tenure.epoch == epoch:
+                        await self._drain()
+                    for stream in self._streams:
+                        stream.lane.clear()
                     for task in writing:
                         task.cancel()
         finally:
@@ -103,7 +113,17 @@ class OrderProducer:
                 )
             await asyncio.Event().wait()  # a refused account does not end the others
 
-    def _journal(self, client: Redis, account_id: str) -> Journal:
+    async def _drain(self) -> None:
+        left = sum([await stream.lane.drain() for stream in self._streams])
+        if left:
+            log.error("%d order events were not recorded before the end", left)
+
+    def _journal(self, client: Redis, account_id: str, epoch: int) -> Journal:
         return Journal(
-            client, self._channels, account_id, epoch=self._epoch, length=self._journal_length
+            client,
+            self._channels,
+            account_id,
+            epoch=epoch,
+            length=self._journal_length,
+            fence=self._fence,
         )

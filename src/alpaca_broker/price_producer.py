@@ -14,6 +14,7 @@ from alpaca_broker.bus.publisher import Publisher, command
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import FeedStatus
 from alpaca_broker.market_feed import MarketFeed
+from alpaca_broker.tenure import Tenure
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,7 @@ class PriceProducer:
         self._last = channels.last.encode()
         self._make_publisher = publisher
         self._publisher: Publisher | None = None
-        self._epoch = 0
-        self._leading = asyncio.Event()
+        self._tenure = Tenure()
 
     @property
     def status(self) -> dict[str, FeedStatus]:
@@ -59,16 +59,22 @@ class PriceProducer:
     def missed_since(self, received: Mapping[str, float]) -> None:
         """A broker before us received each feed until then (epoch seconds)."""
         for feed in self.feeds:
-            if (at := received.get(feed.name)) is not None:
-                feed.missed_since(at)
+            feed.missed_since(received.get(feed.name))
 
     def lead(self, epoch: int) -> None:
         """Speak under this epoch from now on; until then nothing is opened."""
-        self._epoch = epoch
-        self._leading.set()
+        self._tenure.begin(epoch)
+
+    def unlead(self) -> None:
+        """Another broker leads: close the feeds, and drop what is not written."""
+        self._tenure.end()
 
     async def run(self) -> None:
-        """Keep all feeds alive until cancelled; then close them and flush what is left."""
+        """Keep all feeds alive while we lead, until cancelled."""
+        await self._tenure.run(self._serve)
+
+    async def _serve(self, epoch: int) -> None:
+        """One epoch, with a publisher and lanes of its own; at an end in order all is flushed."""
         publisher = self._publisher = self._make_publisher()
         for feed in self.feeds:
             feed.use(publisher)
@@ -77,19 +83,19 @@ class PriceProducer:
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(publisher.run(), name="publisher")
             try:
-                await self._leading.wait()
                 publisher.send(command(b"DEL", self._last))  # whatever is there is from before
                 async with asyncio.TaskGroup() as feeding:
                     for feed in self.feeds:
-                        feeding.create_task(feed.run(self._epoch), name=f"{feed.name} feed")
+                        feeding.create_task(feed.run(epoch), name=f"{feed.name} feed")
             finally:
-                if left := await publisher.drain(DRAIN_WITHIN_S):
+                is_ours = self._tenure.epoch == epoch
+                if is_ours and (left := await publisher.drain(DRAIN_WITHIN_S)):
                     log.warning("%d prices were not delivered before the end", left)
                 writing.cancel()
 
     def _again(self) -> None:
         """Redis is back, and may not have what it was told: only what is current goes there."""
-        if self._publisher is not None and self._leading.is_set():
+        if self._publisher is not None:
             self._publisher.send(command(b"DEL", self._last))
         for feed in self.feeds:
             feed.again()

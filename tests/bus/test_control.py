@@ -1,4 +1,4 @@
-"""Control: the epoch never falls, leases run out, and it ends whenever it is told to."""
+"""Control: it ends whenever it is told to."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import asyncio
 import random
 import time
 
-import redis.asyncio
 import uvloop
 
-from alpaca_broker.bus.heartbeat import TAKE_EPOCH
+from alpaca_broker.bus.fence import Fence
 from alpaca_broker.bus.registrar import Registrar
 from alpaca_broker.control import Control
 from alpaca_broker.core.channels import Channels
@@ -24,7 +23,9 @@ def control(server: EmbeddedRedis, prefix: str) -> Control:
     return Control(
         target=RedisTarget("127.0.0.1", server.port, 0),
         channels=Channels(prefix),
+        fence=Fence(),
         leader="test",
+        keys=["key"],
         records=RecordQueue(Redactor()),
         registrar=Registrar(lambda symbols, accounts: None),
         compose=lambda: Status(
@@ -37,6 +38,7 @@ def control(server: EmbeddedRedis, prefix: str) -> Control:
             bots=0,
         ),
         on_lead=lambda epoch, received: None,
+        on_loss=lambda: None,
         rest=None,
     )
 
@@ -59,19 +61,3 @@ def test_it_ends_whenever_it_is_cancelled(valkey: EmbeddedRedis, prefix: str) ->
             await asyncio.gather(*(once(first + n) for n in range(20)))
 
     uvloop.run(all_of_them())
-
-
-async def test_the_epoch_rises_even_where_redis_is_ahead(
-    valkey: EmbeddedRedis, prefix: str
-) -> None:
-    """max(stored + 1, Redis' clock in ms), and it is stored."""
-    client = redis.asyncio.Redis(port=valkey.port)
-    take = client.register_script(TAKE_EPOCH)
-    key = f"{prefix}broker:epoch"
-    first = int(await take(keys=[key]))
-    seconds, microseconds = await client.time()  # type: ignore[misc]
-    assert abs(seconds * 1_000 + microseconds // 1_000 - first) < 2_000
-    await client.set(key, first + 10**9)
-    assert int(await take(keys=[key])) == first + 10**9 + 1
-    assert int(await take(keys=[key])) == first + 10**9 + 2
-    await client.aclose()

@@ -11,7 +11,6 @@ import pytest
 import redis
 from support import Rig, buy, eventually
 
-from alpaca_broker.bus.journal import Superseded
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.simulator import SimulatorThread
 
@@ -224,54 +223,16 @@ def test_log_records_have_the_contracts_shape(rig: Rig) -> None:
     assert isinstance(record["timestamp"], float)
 
 
-def test_a_second_broker_stands_by_and_takes_over(
-    rig: Rig, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It names who leads, opens nothing upstream, and leads once the first has left."""
-    second = Rig(
-        rig.valkey,
-        rig.simulator,
-        prefix=rig.channels.prefix,
-    )
-    second.start(live=False)
-    try:
-        eventually(lambda: "standing by: " in caplog.text)
-        assert rig.simulator.stats.market_connections == 1
-        first_epoch = rig.broker.status().epoch
-        assert rig.broker.stop()
-        eventually(lambda: second.broker.status().state == "live")
-        assert second.broker.status().epoch > first_epoch
-    finally:
-        assert second.broker.stop()
-
-
-def test_a_superseded_broker_ends_and_leaves_its_successors_place_alone(rig: Rig) -> None:
-    """It says who took over, publishes no more, and does not touch the other's heartbeat."""
-    client = redis.Redis(port=rig.valkey.port)
-    other = json.dumps({"type": "status", "leader": "other:1:abc", "state": "live"})
-    with rig.bot(rig.channels.status) as bot:
-        client.set(rig.channels.epoch, rig.broker.status().epoch + 10)
-        client.set(rig.channels.status, other, ex=30)
-        with pytest.raises(Superseded):
-            rig.broker.wait(timeout=5)
-        assert rig.broker.stop()
-        client.publish(rig.channels.status, json.dumps({"last": True}))
-        heard = []
-        while "last" not in (message := bot.next()[1]):
-            heard.append(message)
-        assert len(heard) <= 1  # a beat before the epoch was raised
-    assert client.get(rig.channels.status) == other.encode()
-    client.close()
-
-
 @pytest.mark.parametrize("rubbish", [b"\xff", b'{"leader":"\xff"}', b"[" * 100_000, b"{}"])
-def test_rubbish_in_the_status_key_keeps_no_broker_from_leading(
+def test_rubbish_in_the_brokers_own_keys_keeps_no_broker_from_leading(
     valkey: EmbeddedRedis, prefix: str, simulator: SimulatorThread, rubbish: bytes
 ) -> None:
     """Nobody of ours wrote that."""
     rig = Rig(valkey, simulator, prefix=prefix)
     client = redis.Redis(port=valkey.port)
     client.set(rig.channels.status, rubbish)
+    client.set(rig.channels.leader, rubbish)
+    client.set(rig.channels.deployment, rubbish)
     client.set(rig.channels.epoch, "abc")
     client.hset(rig.channels.received, "iex", "never")
     client.hset(rig.channels.registry, "bot", b"\xff")

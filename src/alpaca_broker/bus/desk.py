@@ -2,7 +2,7 @@
 
 Owns the subscription to `broker:registration`, the wishes kept in `broker:registry`, the answers on
 their way, and the look at who listens. When Redis goes away it subscribes again, for ever; what was
-registered stays. Only the leader answers and writes; a stand-by broker hears and remembers.
+registered stays. Only the leader answers and writes; a stand-by hears and remembers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
+from alpaca_broker.bus.fence import Fence
 from alpaca_broker.bus.redis_client import RedisError, deadline
 from alpaca_broker.bus.registrar import Registrar
 from alpaca_broker.core.backoff import Patience
@@ -39,10 +40,12 @@ Unknown = Callable[[Iterable[str]], Awaitable[frozenset[str]]]
 class Desk:
     """Carries messages in, and answers, wishes and questions out, until cancelled."""
 
-    def __init__(self, client: Redis, channels: Channels, registrar: Registrar) -> None:
+    def __init__(
+        self, client: Redis, channels: Channels, registrar: Registrar, fence: Fence
+    ) -> None:
         self._client, self._channels, self._registrar = client, channels, registrar
+        self._fence = fence
         self._work, self._doubts = asyncio.Event(), asyncio.Event()
-        self.leads = False
 
     def work(self) -> None:
         """There is something to write or to look up."""
@@ -63,16 +66,16 @@ class Desk:
             await asyncio.sleep(patience.after(monotonic() - began))
 
     async def write(self) -> None:
-        """Keep wishes and send answers until cancelled; what Redis did not take waits."""
+        """Keep wishes and send answers while we lead; what Redis did not take waits."""
         patience = Patience(random.uniform, first=0.1, ceiling=2.0, settled=5.0)
         while True:
             began = monotonic()
             try:
                 while True:
                     self._work.clear()
-                    if self.leads:
-                        await self._keep()
-                        await self._answer()
+                    await self._fence.opened()
+                    await self._keep()
+                    await self._answer()
                     await self._work.wait()
             except (RedisError, OSError) as error:
                 log.debug("registrations are not kept: %s", error)
@@ -122,7 +125,6 @@ class Desk:
                 registrar.registry.restore(name.decode(), kept, now, time() - now)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 log.warning("a wish in %s cannot be read: %s", self._channels.registry, error)
-        self.leads = True
         registrar.expire(now)
         registrar.settle(now)
         if found:

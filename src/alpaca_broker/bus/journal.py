@@ -18,6 +18,7 @@ import redis.asyncio as redis
 from msgspec import Struct, structs
 from redis.exceptions import ResponseError
 
+from alpaca_broker.bus.fence import Fence, always_open
 from alpaca_broker.bus.redis_client import deadline
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import OrderUpdate, encode
@@ -68,8 +69,16 @@ class Journal:
     """One account's journal. One task writes it; not safe for more."""
 
     def __init__(
-        self, client: redis.Redis, channels: Channels, account_id: str, *, epoch: int, length: int
+        self,
+        client: redis.Redis,
+        channels: Channels,
+        account_id: str,
+        *,
+        epoch: int,
+        length: int,
+        fence: Fence | None = None,
     ) -> None:
+        self._fence = fence or always_open()
         self._script = client.register_script(SCRIPT)
         self._reopen_script = client.register_script(REOPEN)
         self._client = client
@@ -98,6 +107,7 @@ class Journal:
             Superseded: another broker leads.
             redis.RedisError, OSError: Redis did not answer, or refused.
         """
+        await self._fence.opened()
         update, key = event.update, event.key
         if not self._loaded:
             await self._load()

@@ -18,6 +18,7 @@ from typing import cast
 
 import hiredis
 
+from alpaca_broker.bus.fence import Fence, always_open
 from alpaca_broker.core.backoff import Patience
 from alpaca_broker.errors import BusError
 from alpaca_broker.settings import RedisTarget
@@ -29,6 +30,7 @@ WINDOW = 20_000  # commands that Redis may owe us an answer for
 CONNECT_WITHIN_S = 3.0
 SILENT_FOR_S = 15.0  # with commands unanswered: the connection is given up
 REFUSED_LATELY_S = 5.0
+LOOK_EVERY_S = 1.0
 IDLE_FOR_S = 5.0  # without any: a PING, so that a dead connection is found before it is needed
 
 
@@ -46,8 +48,16 @@ def publish_head(channel: str) -> bytes:
 class Publisher:
     """Publishes for one loop. `publish` never waits; `room` does."""
 
-    def __init__(self, target: RedisTarget, *, bound: int, name: str = "alpaca-broker:prices"):
+    def __init__(
+        self,
+        target: RedisTarget,
+        *,
+        bound: int,
+        fence: Fence | None = None,
+        name: str = "alpaca-broker:prices",
+    ) -> None:
         self._target, self._name = target, name
+        self._fence = fence or always_open()
         self._bound = bound
         self._waiting: list[bytes] = []
         self._in_flight = 0
@@ -131,7 +141,8 @@ class Publisher:
         """One connection, from opening to its end. Always raises BusError."""
         pipe = await _open(self._target)
         try:
-            await pipe.say_hello(self._target, self._name)
+            number = await pipe.say_hello(self._target, self._name)
+            await self._be_admitted(pipe, number)
             self._pipe, pipe.on_replies = pipe, self._replied
             pipe.on_room = self._flush
             if self.error is not None:
@@ -140,7 +151,8 @@ class Publisher:
             self.on_connected()
             self._flush()
             while True:
-                await pipe.ended_within(1.0)
+                await pipe.ended_within(LOOK_EVERY_S)
+                self._flush()  # what waited for the lease
                 silent_for = monotonic() - pipe.heard_at
                 if self._in_flight and silent_for >= SILENT_FOR_S:
                     raise BusError(self._target.where, f"no answer for {SILENT_FOR_S:.0f} s")
@@ -150,15 +162,25 @@ class Publisher:
         finally:
             lost, self._in_flight, self._pipe = self._in_flight - self._pinged, 0, None
             self._pinged = False
+            self._fence.leave(pipe)
             pipe.abort()
             if lost:
                 self.lost += lost
                 self.on_lost(lost)
 
+    async def _be_admitted(self, pipe: _Pipe, number: int) -> None:
+        """Nothing is written before the lease names this connection."""
+        place = self._fence.enter(pipe, number, lambda: pipe.is_open)
+        try:
+            async with asyncio.timeout(CONNECT_WITHIN_S):
+                await self._fence.admit(place)
+        except TimeoutError as error:
+            raise BusError(self._target.where, "the lease cannot be renewed") from error
+
     def _flush(self) -> None:
         self._scheduled = False
         pipe, waiting = self._pipe, self._waiting
-        if pipe is None or not pipe.writable or not waiting:
+        if pipe is None or not pipe.writable or not waiting or not self._fence.is_open:
             return
         room = WINDOW - self._in_flight
         if room <= 0:
@@ -211,15 +233,15 @@ class _Pipe(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._greeting: list[object] = []
+        self._greeting: list[object] | None = []
         self._greeted = asyncio.Event()
         self.paused = False
         self.heard_at = monotonic()
-        self.on_replies = self._hear_greeting
+        self.on_replies: Callable[[int, list[hiredis.ReplyError]], None] = lambda n, errors: None
         self.on_room: Callable[[], None] = lambda: None
 
-    async def say_hello(self, target: RedisTarget, name: str) -> None:
-        """Log in and give the connection its name.
+    async def say_hello(self, target: RedisTarget, name: str) -> int:
+        """Log in and give the connection its name; returns Redis' number of it, or 0.
 
         Raises:
             BusError: refused, or no answer in time.
@@ -231,19 +253,26 @@ class _Pipe(asyncio.Protocol):
         if target.db:
             questions.append(command(b"SELECT", b"%d" % target.db))  # for `price:last`
         for question in questions:
-            self._greeted.clear()
-            self.write(question)
-            try:
-                async with asyncio.timeout(CONNECT_WITHIN_S):
-                    await self._greeted.wait()
-            except TimeoutError as error:
-                raise BusError(self._where, "no answer to the greeting") from error
-            if self._lost.done():
-                raise BusError(self._where, self._lost.result())
-            for reply in self._greeting:
-                if isinstance(reply, hiredis.ReplyError):
-                    text = "check REDIS_USERNAME and REDIS_PASSWORD"
-                    raise BusError(self._where, f"{reply}: {text}")
+            reply = await self._ask(question)
+            if isinstance(reply, hiredis.ReplyError):
+                text = "check REDIS_USERNAME and REDIS_PASSWORD"
+                raise BusError(self._where, f"{reply}: {text}")
+        number = await self._ask(command(b"CLIENT", b"ID"))
+        self._greeting = None
+        return number if isinstance(number, int) else 0  # not permitted: nobody can cut it, either
+
+    async def _ask(self, question: bytes) -> object:
+        self._greeted.clear()
+        self.write(question)
+        try:
+            async with asyncio.timeout(CONNECT_WITHIN_S):
+                await self._greeted.wait()
+        except TimeoutError as error:
+            raise BusError(self._where, "no answer to the greeting") from error
+        if self._lost.done():
+            raise BusError(self._where, self._lost.result())
+        assert self._greeting
+        return self._greeting.pop()
 
     async def ended_within(self, seconds: float) -> None:
         """Return after `seconds`, or raise BusError as soon as the connection has ended."""
@@ -252,9 +281,14 @@ class _Pipe(asyncio.Protocol):
             raise BusError(self._where, self._lost.result())
 
     @property
+    def is_open(self) -> bool:
+        """Whether the socket is there and not closing."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
     def writable(self) -> bool:
-        """Whether a write would go out: the socket has room and is not closing."""
-        return not (self.paused or self._transport is None or self._transport.is_closing())
+        """Whether a write would go out: the socket is open and has room."""
+        return not self.paused and self.is_open
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:
@@ -272,6 +306,8 @@ class _Pipe(asyncio.Protocol):
         self._reader.feed(data)
         replies, errors = 0, []
         try:
+            if self._greeting is not None:
+                self._hear_greeting(self._greeting)
             while (reply := self._reader.gets()) is not False:
                 replies += 1
                 if isinstance(reply, hiredis.ReplyError):
@@ -282,9 +318,10 @@ class _Pipe(asyncio.Protocol):
         if replies:
             self.on_replies(replies, errors)
 
-    def _hear_greeting(self, replies: int, errors: list[hiredis.ReplyError]) -> None:
-        self._greeting = list(errors)
-        self._greeted.set()
+    def _hear_greeting(self, heard: list[object]) -> None:
+        while (reply := self._reader.gets()) is not False:
+            heard.append(reply)
+            self._greeted.set()
 
     def pause_writing(self) -> None:
         self.paused = True

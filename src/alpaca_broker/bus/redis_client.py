@@ -7,6 +7,8 @@ knows whether its command may be sent twice.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -16,6 +18,7 @@ from redis.exceptions import (
     AuthenticationWrongNumberOfArgsError,
     NoPermissionError,
     RedisError,
+    ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -27,10 +30,17 @@ ANSWER_WITHIN_S = 5.0
 CONNECT_WITHIN_S = 3.0
 
 
-def connect(target: RedisTarget, name: str) -> redis.Redis:
+# A new connection, and the number by which Redis knows it.
+OnConnected = Callable[[Any, int], Awaitable[None]]
+
+
+def connect(
+    target: RedisTarget, name: str, *, on_connected: OnConnected | None = None
+) -> redis.Redis:
     """A client for `target`; `name` shows in Redis' CLIENT LIST. Nothing is opened yet."""
     return redis.Redis(
         **target.options(name),
+        redis_connect_func=None if on_connected is None else _greeting(on_connected),
         # Deadlines are the callers', by `deadline()`: redis-py's own would send by way of
         # asyncio.wait_for, which on Python 3.11 can swallow a cancellation (seen: a thread that
         # did not end).
@@ -39,6 +49,21 @@ def connect(target: RedisTarget, name: str) -> redis.Redis:
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
     )
+
+
+def _greeting(on_connected: OnConnected) -> Callable[[Any], Awaitable[None]]:
+    """What redis-py says first over each new connection, and then asks for its number."""
+
+    async def greet(connection: Any) -> None:
+        await connection.on_connect()
+        await connection.send_command("CLIENT", "ID")
+        try:
+            number = int(await connection.read_response())
+        except ResponseError:
+            return  # not permitted: then nobody can cut it, either
+        await on_connected(connection, number)
+
+    return greet
 
 
 def deadline() -> asyncio.Timeout:
@@ -65,4 +90,4 @@ def advice(error: Exception, target: RedisTarget) -> str:
     return f"Redis at {where}: {error}"
 
 
-__all__ = ["RedisError", "advice", "connect", "deadline"]
+__all__ = ["OnConnected", "RedisError", "advice", "connect", "deadline"]

@@ -74,6 +74,12 @@ class Registrar:
         self.unverified: list[Question] = []  # whose symbols are not yet looked up
         self.epoch = 0
 
+    def begin(self, epoch: int) -> None:
+        """We lead: what was asked before was the former leader's to answer."""
+        self.epoch = epoch
+        self.replies.clear()
+        self._answers.clear()
+
     def hear(self, payload: bytes, now: float) -> None:
         """Take one registration message. Never raises for what a bot sent."""
         try:

@@ -70,6 +70,10 @@ class Answers:
             self.dropped += 1
         self._questions.append(question)
 
+    def clear(self) -> None:
+        """Forget all questions: they were somebody else's to answer."""
+        self._questions.clear()
+
     def decide(self, view: FeedView, epoch: int) -> list[Reply]:
         """Every answer that can be given now."""
         replies: list[Reply] = []

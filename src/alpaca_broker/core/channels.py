@@ -18,6 +18,8 @@ class Channels:
         self.registration = f"{prefix}broker:registration"
         self.logs = f"{prefix}broker:logs"
         self.status = f"{prefix}broker:status"
+        self.leader = f"{prefix}broker:leader"
+        self.deployment = f"{prefix}broker:deployment"
         self.epoch = f"{prefix}broker:epoch"
         self.registry = f"{prefix}broker:registry"
         self.gaps = f"{prefix}broker:gaps"

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from alpaca_broker.core.messages import Gap
 
-RESTARTED = "the broker was not running"
+RESTARTED = "no broker was connected"
 
 
 class Outage:

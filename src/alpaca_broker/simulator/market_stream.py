@@ -167,8 +167,11 @@ class MarketHub:
             return errors[-1]
         if session.feed.name in self._options.refused_feeds:
             return 409
-        taken = self._slots.take(session.feed.name, owner, session, time.monotonic())
-        return None if taken else 406
+        if not self._slots.take(session.feed.name, owner, session, time.monotonic()):
+            return 406
+        others = [s for s in self._live() if (s.feed, s.owner) == (session.feed, owner)]
+        self._stats.market_peak = max(self._stats.market_peak, len(others) + 1)
+        return None
 
     def changed(self, session: MarketSession, added: frozenset[Topic] = frozenset()) -> None:
         """Regroup the sessions before the next message."""

@@ -15,9 +15,11 @@ class Stats:
     market_connections: int = 0
     market_sessions: int = 0
     market_open: int = 0
+    market_peak: int = 0  # most sessions that one key ever had on one feed, at a time
     trading_connections: int = 0
     trading_sessions: int = 0
     trading_open: int = 0
+    trading_peak: int = 0  # most sessions that one account ever had, at a time
     rest_requests: int = 0
     messages_sent: int = 0
     frames_sent: int = 0

@@ -191,13 +191,18 @@ class TradingHub:
             for s, connection in self._sessions.items()
         ]
 
+    def _count(self, session: TradingSession) -> None:
+        self._stats.trading_sessions += 1
+        at_once = sum(other.account is session.account for other in self._sessions)
+        self._stats.trading_peak = max(self._stats.trading_peak, at_once)
+
     async def _converse(
         self, session: TradingSession, connection: Connection, headers: Mapping[str, str]
     ) -> None:
         _, owner = self._access.header_owner(headers)
         if owner is not None and not self._switches.auth_error["trading"]:
             session.admit(owner)
-            self._stats.trading_sessions += 1
+            self._count(session)
         try:
             if self._switches.slam["trading"]:
                 session.fail()
@@ -210,7 +215,8 @@ class TradingHub:
                         connection.abort()
                     if session.account is not None:
                         limit.reschedule(None)
-                        self._stats.trading_sessions += not known
+                        if not known:
+                            self._count(session)
         except (TimeoutError, _Over):
             await session.outbox.flushed()
             await connection.close(_POLICY_CLOSE_CODE)

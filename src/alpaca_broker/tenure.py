@@ -1,0 +1,59 @@
+"""Work that is done for as long as this process leads, and begun again when it leads again.
+
+Owns the coming and going of the epoch in one loop. What it runs is cancelled at the end of an epoch
+and closes what it opened; nothing of it is carried over into the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from alpaca_broker.bus.journal import Superseded
+
+
+class Tenure:
+    """Zero or one epoch. `begin` and `end` are called in the loop that runs it."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self._changed = asyncio.Event()
+
+    def begin(self, epoch: int) -> None:
+        """We lead under this epoch."""
+        self.epoch = epoch
+        self._changed.set()
+
+    def end(self) -> None:
+        """We lead no more."""
+        self.begin(0)
+
+    async def run(self, serve: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+        """Run `serve(epoch)` in each epoch that is ours, until cancelled."""
+        while True:
+            self._changed.clear()
+            if epoch := self.epoch:
+                await self._serve(epoch, serve(epoch))
+            else:
+                await self._changed.wait()
+
+    async def _serve(self, epoch: int, serving: Coroutine[Any, Any, None]) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                task = tasks.create_task(serving, name=f"epoch {epoch}")
+                await self._is_over(epoch)
+                task.cancel()
+        except* Superseded:
+            pass  # a script was refused: the lease's keeper is about to find out
+        me = asyncio.current_task()
+        if me is not None and me.cancelling():
+            # Up to Python 3.12 a task group lets an error in its ranks stand for a cancellation
+            # that came at the same time.
+            raise asyncio.CancelledError
+        await self._is_over(epoch)
+
+    async def _is_over(self, epoch: int) -> None:
+        while self.epoch == epoch:
+            await self._changed.wait()
+            self._changed.clear()
