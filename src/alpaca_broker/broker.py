@@ -17,6 +17,7 @@ from time import monotonic, time
 
 from alpaca_broker import telemetry
 from alpaca_broker.account_stream import AccountStream
+from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.alpaca.rest import TradingRest
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.bus.redis_client import connect
@@ -73,6 +74,7 @@ class AlpacaBroker:
             on_lead=self._lead,
             rest=_trading_rest(settings) if settings.check_symbols else None,
         )
+        hours = MarketHours(_trading_rest(settings))
         self._prices = PriceProducer(
             (
                 MarketFeed(
@@ -81,12 +83,15 @@ class AlpacaBroker:
                     data_url=settings.alpaca_data_url,
                     keys=settings.data_keys(),
                     channels=channels,
+                    hours=hours,
+                    backfill_trades=settings.backfill_trades,
                     changed=self._changed,
                     on_view=lambda view: self._control_thread.call(self._control.view, view),
                     on_gap=self._gap,
                 ),
             ),
             channels=channels,
+            hours=hours,
             publisher=lambda: Publisher(target, bound=settings.price_buffer),
         )
         self._orders = OrderProducer(
