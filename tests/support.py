@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import redis
 from contract_schema import offence
+from overhearing import overhear
 
 from alpaca_broker.broker import AlpacaBroker
 from alpaca_broker.core.channels import Channels
@@ -147,6 +148,7 @@ class Rig:
 
     def start(self, *, live: bool = True) -> Rig:
         """Start the broker; with `live`, wait until both streams are."""
+        overhear(self.valkey.port, self.channels.prefix)
         self.broker.start()
         if live:
             eventually(lambda: self.broker.status().state == "live", why="the broker is not live")

@@ -139,6 +139,7 @@ class AccountStream:
         rest = TradingRest(http, self._rest_url, self._keys)
         if self.account is None:
             self.account = await rest.account()
+            self._state.ever_live = True  # the keys are good: a refusal by the stream will pass
             self.named(self._account_names)
             self._known.set()
             if (at := self._received.get(self.account.id)) is not None:

@@ -39,7 +39,7 @@ def test_a_bot_that_stops_reading_floods_or_talks_rubbish_hurts_nobody(
         ages, seqs = [], []
         try:
             with rig.bot("price:S0") as steady:
-                until = time.monotonic() + 6
+                until = time.monotonic() + 3
                 while time.monotonic() < until:
                     message = steady.next()[1]
                     ages.append(time.time() - message["received_at"])
@@ -49,7 +49,7 @@ def test_a_bot_that_stops_reading_floods_or_talks_rubbish_hurts_nobody(
             flood.join()
             deaf.close()
         assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
-        assert len(seqs) > 300
+        assert len(seqs) > 150
         assert sorted(ages)[len(ages) * 99 // 100] < 0.25
         assert rig.broker.symbols >= {"S0"}
         assert simulator.stats.market_connections == 1

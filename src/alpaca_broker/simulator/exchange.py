@@ -41,10 +41,11 @@ class Exchange:
     """Accounts and their orders.
 
     Args:
-        options: Cash, part size, opening and bounds.
+        options: Cash, part size and bounds.
         clock: Nanoseconds since 1970 now.
         price: The price of a symbol that never traded, or None if the order has to wait.
         listener: Hears every event, in order.
+        is_open: Whether the market is; `market_open` of the options if nobody knows better.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Exchange:
         clock: Clock,
         price: Callable[[str], int | None],
         listener: Listener,
+        is_open: Callable[[], bool] | None = None,
     ) -> None:
         self._options = options
         self._clock = clock
         self._first_price = price
         self._listener = listener
+        self._is_open = is_open or (lambda: options.market_open)
         self._accounts: dict[str, Account] = {}
         self._prices: dict[str, Decimal] = {}
         self._open: dict[str, list[tuple[Account, Order]]] = {}
@@ -241,7 +244,7 @@ class Exchange:
         return request.limit_price is None or (request.limit_price - price) * order.sign >= 0
 
     def _trades_now(self, order: Order) -> bool:
-        return self._options.market_open or order.request.extended_hours
+        return self._is_open() or order.request.extended_hours
 
     def _fill_part(self, account: Account, order: Order, price: Decimal) -> None:
         if order.qty is None:

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 OWNER = web.RequestKey("owner", str)
 STATUS_PATH = "/simulator/status"
+_DATA_PATHS = ("/v2/stocks", "/v1beta1/", "/v1beta3/")
+_TWOFOLD_PATHS = ("/v1beta1/news",)  # a WebSocket on one of Alpaca's hosts, REST on another
+_KEYLESS_PATHS = ("/v1beta3/crypto/",)  # historical crypto needs no key [OAS oas_data]
 _WINDOW_S = 60
 
 
@@ -76,6 +79,12 @@ def list_of(query: Mapping[str, str], name: str) -> list[str]:
     return [part.strip() for part in query.get(name, "").split(",") if part.strip()]
 
 
+def asks_rest(request: web.Request) -> bool:
+    """Whether this is a REST call on a path that WebSockets use, too."""
+    upgrade = request.headers.get("Upgrade", "").lower()
+    return request.path in _TWOFOLD_PATHS and upgrade != "websocket"
+
+
 class RateWindows:
     """Calls per owner and API in one-minute windows; time is an argument."""
 
@@ -121,7 +130,7 @@ class Gate:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """Check, count, call, and turn every failure into JSON."""
-        if request.path in self._open_paths:
+        if request.path in self._open_paths and not asks_rest(request):
             if (status := await self._refused_upgrade(request.path)) is not None:
                 return _refusal(status)
             response: web.StreamResponse = await handler(request)
@@ -129,8 +138,10 @@ class Gate:
         self._stats.rest_requests += 1
         if self.refuse_all_with is not None:
             return _refusal(self.refuse_all_with)
-        is_data = request.path.startswith("/v2/stocks")
-        _, owner = self._access.header_owner(request.headers)
+        is_data = request.path.startswith(_DATA_PATHS)
+        offered, owner = self._access.header_owner(request.headers)
+        if not offered and request.path.startswith(_KEYLESS_PATHS):
+            owner = "anybody"
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return failure(404, 40410000, "endpoint not found.")
         if owner is None:

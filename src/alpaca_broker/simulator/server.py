@@ -26,7 +26,7 @@ from alpaca_broker.simulator.options import SimulatorOptions
 from alpaca_broker.simulator.outbox import Link
 from alpaca_broker.simulator.pulse import Pulse
 from alpaca_broker.simulator.replay import Replay
-from alpaca_broker.simulator.rest import STATUS_PATH, Gate, answer
+from alpaca_broker.simulator.rest import STATUS_PATH, Gate, answer, asks_rest
 from alpaca_broker.simulator.rest_data import DataApi
 from alpaca_broker.simulator.rest_trading import TradingApi
 from alpaca_broker.simulator.stats import Stats
@@ -35,7 +35,6 @@ from alpaca_broker.simulator.synthetic import UNIVERSE
 from alpaca_broker.simulator.ticks import load
 from alpaca_broker.simulator.trading_hours import TradingHours
 from alpaca_broker.simulator.trading_stream import TradingHub
-from alpaca_broker.simulator.venue import Venue
 
 log = logging.getLogger(__name__)
 
@@ -62,24 +61,19 @@ class Simulator:
         self.hours = TradingHours(
             options.time, market_open=options.market_open, quiet=options.quiet_when_closed
         )
+        now_ns = self.hours.now_ns
         self._hub = MarketHub(options, access, self.stats, self.switches)
-        self.exchange = Exchange(options, self.hours.now_ns, self._first_price, self._tell)
-        self.data = MarketData(
-            *(options, self._hub, self.hours.now_ns, self.exchange), replayed=bool(rows)
+        self.exchange = Exchange(
+            *(options, now_ns, self._first_price, self._tell), is_open=self.hours.is_open
         )
+        self.data = MarketData(options, self._hub, now_ns, self.exchange, replayed=bool(rows))
         self._trading = TradingHub(options, access, self.exchange, self.stats, self.switches)
         self.tampering = self._trading.tampering
         open_paths = (*(feed.path for feed in FEEDS.values()), *_TRADING_PATHS, STATUS_PATH)
         self._gate = Gate(access, self.stats, options.rest_limit_per_min, open_paths, self.switches)
         stocks = self.data.stocks
         self._replay = Replay(rows, stocks, self._hub, options.batch) if rows else None
-        self._pulse = Pulse(
-            *(self.data.venues, self.data.newsroom, self._hub, self.exchange),
-            *(self.hours.now_ns, options.batch),
-            share=self._share,
-            bands=self.data.bands,
-            tell=self.data.tell,
-        )
+        self._pulse = Pulse(self.data, self._hub, self.exchange, options, self.hours)
         self._symbols = {row.symbol for row in rows} | set(UNIVERSE)
         self._stopping: asyncio.Event | None = None
         self._life: asyncio.Task[None] | None = None
@@ -268,8 +262,9 @@ class Simulator:
 
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[self._gate.middleware])
+        data = DataApi(self.data, self.hours, recent_sip=self.options.recent_sip)
         for feed in FEEDS.values():
-            application.router.add_get(feed.path, self._market_endpoint(feed))
+            application.router.add_get(feed.path, self._market_endpoint(feed, data))
         for path in _TRADING_PATHS:
             application.router.add_get(path, self._trading.handle)
         application.router.add_get(STATUS_PATH, self._status)
@@ -280,11 +275,13 @@ class Simulator:
             is_open=self.hours.is_open,
         )
         application.add_routes(api.routes())
-        application.add_routes(DataApi(self.data.stocks).routes())
+        application.add_routes(data.routes())
         return application
 
-    def _market_endpoint(self, feed: Feed) -> Callable[[web.Request], Any]:
+    def _market_endpoint(self, feed: Feed, data: DataApi) -> Callable[[web.Request], Any]:
         async def serve_feed(request: web.Request) -> web.StreamResponse:
+            if asks_rest(request):
+                return await data.news(request)
             return await self._hub.handle(request, feed)
 
         return serve_feed
@@ -298,9 +295,6 @@ class Simulator:
 
     def _first_price(self, symbol: str) -> int | None:
         return self.data.first_price(symbol)
-
-    def _share(self, venue: Venue) -> float:
-        return self.hours.share() if venue.name == "stocks" else 1.0
 
     def _tell(self, account: Account, update: dict[str, Any]) -> None:
         self._trading.deliver(account, update)
