@@ -148,7 +148,7 @@ class MarketHub:
             return 409
         if not self._slots.take(session.feed.name, owner, session, time.monotonic()):
             return 406
-        others = [s for s in self._live() if (s.feed, s.owner) == (session.feed, owner)]
+        others = [s for s in self._audience.live() if (s.feed, s.owner) == (session.feed, owner)]
         self._stats.market_peak = max(self._stats.market_peak, len(others) + 1)
         return None
 
