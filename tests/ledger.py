@@ -15,7 +15,6 @@ from alpaca_broker.simulator import SimulatorThread
 from alpaca_broker.simulator.accounts import account_id_of
 
 Event = tuple[str, Decimal]  # its name, and the order's quantity after it
-FILLS = ("fill", "partial_fill")
 
 
 def journal(port: int, channels: Channels, key: str = KEY_ID) -> list[dict[str, Any]]:
@@ -30,8 +29,8 @@ def offences(
 ) -> list[str]:
     """What is wrong with a journal, judged by what really happened; empty where all is well.
 
-    A state that an order has left again is shown by the stream alone. So `held` before `new`, and
-    `new` before `rejected`, may be missing where the stream did not bring them; nothing else may.
+    A state that an order has left again is only shown by the stream: so `held`, `new` after it, and
+    `new` before `rejected` may be missing where the stream did not bring them; nothing else may.
     """
     account = account_id_of(key)
     happened: dict[str, list[Event]] = defaultdict(list)
@@ -48,9 +47,9 @@ def offences(
         real, seen = Counter(happened[order_id]), Counter(told[order_id])
         lost = real - seen
         for event in list(lost):
-            is_left = event[0] in ("held", "new") and event[1] == 0
-            after = [name for name, _ in happened[order_id]]
-            if is_left and (event[0] == "held" or "rejected" in after) and len(after) > 1:
+            states = [name for name, _ in happened[order_id]]
+            is_last = event == happened[order_id][-1]
+            if event[0] in ("held", "new") and {"held", "rejected"} & set(states) and not is_last:
                 del lost[event]
         if lost:
             found.append(f"{order_id}: lost {dict(lost)} of {happened[order_id]}")

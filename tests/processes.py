@@ -63,6 +63,10 @@ class Process:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
     def says(self, text: str, within_s: float = 20.0) -> str:
         """Wait for a line that holds `text`, and return it."""
         return eventually(

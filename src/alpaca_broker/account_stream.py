@@ -139,6 +139,7 @@ class AccountStream:
         rest = TradingRest(http, self._rest_url, self._keys)
         if self.account is None:
             self.account = await rest.account()
+            self._state.ever_live = True  # the keys are good: a refusal by the stream will pass
             self.named(self._account_names)
             self._known.set()
             if (at := self._received.get(self.account.id)) is not None:
@@ -204,7 +205,8 @@ class AccountStream:
         if self._doubt is not None and self.account is not None:
             self._is_live(self.account)
             self._state.changed()
-        self._tell_gap(missed, recovered=True)
+        if missed is not None:
+            self._tell_gap(structs.replace(missed, again=True), recovered=True)
 
     def _found(self, events: int, since: float) -> None:
         """The stream was up and did not bring these events: REST did."""

@@ -39,6 +39,7 @@ PAUSE_AFTER_429_S = 15.0
 LONGEST_PAUSE_S = 60.0
 UNCHECKED_FOR_S = 120.0  # without an answer of REST an account is degraded
 MOST_HELD = 5_000
+MUTE_LOOKS = 2
 FAILURES = (UpstreamRefused, UpstreamUnavailable, TimeoutError)
 
 # What was found by REST alone on a healthy stream: how many events, since when (epoch seconds).
@@ -66,6 +67,7 @@ class Reconciler:
         self._held: list[OrderEvent] | None = []  # None: events flow
         self._looks = 0
         self._heard_at = float("-inf")
+        self._unbrought: list[int] = []  # by the looks since the stream's last event
         self.reconciled: float | None = None  # until when everything is known, epoch seconds
         self.trouble: str | None = None  # why REST does not answer
 
@@ -117,11 +119,13 @@ class Reconciler:
 
     def hold(self) -> None:
         """A new stream: its events wait for what was missed before."""
+        self._unbrought.clear()
         self._held = self._held or []
 
     def hear(self, event: OrderEvent) -> None:
         """The stream has brought an event."""
         self._heard_at = monotonic()
+        self._unbrought.clear()
         if self._held is not None:
             self._held.append(event)
             if len(self._held) >= MOST_HELD and self._restored.is_set():
@@ -150,7 +154,11 @@ class Reconciler:
             self._flow()
 
     async def keep_watch(self, rest: TradingRest, on_found: OnFound) -> None:
-        """Hold the stream against REST, again and again, until cancelled."""
+        """Hold the stream against REST, again and again, until cancelled.
+
+        Raises:
+            UpstreamUnavailable: the stream is connected, but mute.
+        """
         while True:
             await self._pause(rest)
             before, since = self._book.recovered, self.reconciled
@@ -161,8 +169,21 @@ class Reconciler:
                 self._failed(error)
             if found := self._book.recovered - before:
                 on_found(found, since or time())
+                self._judge(found)
             if self.reconciled != since:
                 self._on_checked()
+
+    def _judge(self, found: int) -> None:
+        """A stream that does not bring what REST shows, twice in a row, is connected but mute.
+
+        Raises:
+            UpstreamUnavailable: it is.
+        """
+        self._unbrought.append(found)
+        if len(self._unbrought) >= MUTE_LOOKS:
+            events, self._unbrought = sum(self._unbrought), []
+            reason = f"connected, but mute: it did not bring {events} events that REST shows"
+            raise UpstreamUnavailable("the order stream", reason)
 
     async def release_holes(self) -> None:
         """Let go what waited too long for an event before it, until cancelled."""

@@ -85,6 +85,7 @@ def test_a_bad_tick_file_is_one_line(start: Any, tmp_path: Path) -> None:
             ("--fault", "mut@10s"),
             "no such fault: 'mut'; did you mean mute? `--fault help` lists them",
         ),
+        (("--time", "soon"), "time must be \"now\" or like 2026-11-27T12:59, not 'soon'"),
         (("--key", "half"), "--key takes a key id and a secret, as in --key demo:secret"),
     ],
 )

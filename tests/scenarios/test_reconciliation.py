@@ -130,6 +130,23 @@ def test_an_event_dropped_on_a_healthy_socket_is_found(rig: Rig) -> None:
     assert rig.broker.status().state == "live"
 
 
+def test_a_mute_order_stream_is_noticed_by_what_rest_shows(rig: Rig) -> None:
+    """It answers pings and brings nothing: its events come by REST, then it is replaced."""
+    hand, simulator = Hand(rig.simulator), rig.simulator
+    order = hand.place("AAPL", 10)
+    settles(rig.valkey.port, rig.channels, simulator)
+    simulator.call(simulator.simulator.mute, "trading")
+    hand.fill(order, 5)
+    settles(rig.valkey.port, rig.channels, simulator)
+    hand.fill(order, 5)
+    settles(rig.valkey.port, rig.channels, simulator)
+    eventually(lambda: simulator.stats.trading_sessions == 2, why="it was not replaced")
+    eventually(lambda: account(rig).state == "live")
+    hand.place("MSFT", 1)
+    entries = settles(rig.valkey.port, rig.channels, simulator)
+    assert [entry["source"] for entry in entries] == ["stream", *["reconcile"] * 2, "stream"]
+
+
 def test_with_rest_down_too_events_flow_after_five_seconds_and_the_gap_says_so(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,14 +1,28 @@
 """Alpaca's own Python SDK on every kind of feed: its models take what the simulator says."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from alpaca.data.historical import (
+    CryptoHistoricalDataClient,
+    NewsClient,
+    OptionHistoricalDataClient,
+    StockHistoricalDataClient,
+)
 from alpaca.data.live.crypto import CryptoDataStream
 from alpaca.data.live.news import NewsDataStream
 from alpaca.data.live.option import OptionDataStream
 from alpaca.data.live.stock import StockDataStream
 from alpaca.data.models import Bar, News, Orderbook, Quote, Trade, TradingStatus
+from alpaca.data.requests import (
+    CryptoLatestOrderbookRequest,
+    CryptoTradesRequest,
+    NewsRequest,
+    OptionTradesRequest,
+    StockTradesRequest,
+)
 from simulator_sdk import running, until
 
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
@@ -110,3 +124,33 @@ def test_news_stream(simulator: SimulatorThread) -> None:
     with running(stream, wake=lambda: None):
         until(lambda: heard.of(News))
     assert heard.of(News)[0].symbols
+
+
+def test_history_of_every_kind(simulator: SimulatorThread) -> None:
+    """What was emitted is found again, over as many pages as it takes."""
+    emit = simulator.simulator.data.emit
+    for number in range(3):
+        trade = {"T": "t", "S": "HIST", "p": 1.5, "s": 2, "i": number}
+        simulator.call(emit, "iex", trade)
+        simulator.call(emit, "crypto/us", trade | {"S": "HIST/USD"})
+        simulator.call(emit, "opra", trade | {"S": CONTRACT.replace("SPY", "HIST"), "c": "I"})
+    simulator.call(simulator.simulator.data.publish, ["HIST"], "a story")
+    start = datetime.now(UTC) - timedelta(minutes=1)
+    asked = {"symbol_or_symbols": "HIST", "start": start}
+    stocks = StockHistoricalDataClient(*KEYS, url_override=simulator.url)
+    coins = CryptoHistoricalDataClient(url_override=simulator.url)
+    options = OptionHistoricalDataClient(*KEYS, url_override=simulator.url)
+    news = NewsClient(*KEYS, url_override=simulator.url)
+    found = stocks.get_stock_trades(StockTradesRequest(**asked))["HIST"]
+    assert [trade.id for trade in found] == [0, 1, 2]
+    asked["symbol_or_symbols"] = "HIST/USD"
+    assert len(coins.get_crypto_trades(CryptoTradesRequest(**asked))["HIST/USD"]) == 3
+    asked["symbol_or_symbols"] = contract = CONTRACT.replace("SPY", "HIST")
+    assert len(options.get_option_trades(OptionTradesRequest(**asked))[contract]) == 3
+    books = coins.get_crypto_latest_orderbook(
+        CryptoLatestOrderbookRequest(symbol_or_symbols="BTC/USD")
+    )
+    assert len(books["BTC/USD"].asks) == 10
+    assert news.get_news(NewsRequest(symbols="HIST")).data["news"][0].headline == "a story"
+    for client in (stocks, coins, options, news):
+        client._session.close()

@@ -194,6 +194,18 @@ def test_submission_times_tell_orders_apart() -> None:
     assert all(a.created_ns < b.created_ns for a, b in pairwise(orders))
 
 
+def test_a_clock_that_is_set_back_is_believed() -> None:
+    """Orders of a pretended yesterday are from yesterday."""
+    now = [10**18]
+    exchange = Exchange(SimulatorOptions(), lambda: now[0], lambda symbol: None, lambda _, u: None)
+    hand = ByHand(exchange, exchange.account("PK1"))
+    hand.place("A", 1)
+    now[0] -= 86_400 * 10**9
+    hand.place("A", 1)
+    late, early = exchange.account("PK1").orders.values()
+    assert late.created_ns - early.created_ns == 86_400 * 10**9
+
+
 def test_moves_are_values() -> None:
     """They can be compared and printed."""
     assert Move("place", 1, "A") == Move("place", 1, "A")

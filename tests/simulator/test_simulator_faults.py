@@ -193,6 +193,36 @@ async def refuse(simulator: Simulator) -> None:
         assert await refused(simulator, "/v2/iex") == 101
 
 
+@shows("away")
+async def away(simulator: Simulator) -> None:
+    async with (
+        market(simulator) as prices,
+        trading(simulator) as orders,
+        rest_of(simulator) as rest,
+    ):
+        assert (await rest("GET", "/v2/clock"))[0] == 200
+        async with playing(simulator, "away@0s+60s"):
+            assert await is_cut(prices)
+            assert await is_cut(orders)
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await rest("GET", "/v2/clock")
+        assert (await rest("GET", "/v2/clock"))[0] == 200
+    assert await refused(simulator, "/stream") == 101
+
+
+@shows("stall")
+async def stall(simulator: Simulator) -> None:
+    async with market(simulator) as prices:
+        async with playing(simulator, "stall@0s+60s:market"):
+            assert await is_cut(prices)
+            assert await refused(simulator, "/stream") == 101
+            waiting = asyncio.create_task(refused(simulator, "/v2/iex"))
+            await asyncio.wait([waiting], timeout=0.1)
+            assert not waiting.done()
+        assert await waiting == 503
+    assert await refused(simulator, "/v2/iex") == 101
+
+
 @shows("auth-refused")
 async def auth_refused(simulator: Simulator) -> None:
     async with playing(simulator, "auth-refused@0s+60s"):

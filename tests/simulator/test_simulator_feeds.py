@@ -273,3 +273,59 @@ async def test_the_market_stops_when_they_stay_away(start: Start) -> None:
         await client.receive_type("t")
     venue = simulator.data.venues["stocks"]
     await eventually(lambda: venue.alive(frozenset(), asyncio.get_running_loop().time()) == [])
+
+
+async def test_a_halted_stock_does_not_trade(start: Start) -> None:
+    """Until it is resumed; all stock feeds are told, and other symbols go on."""
+    simulator = await start(rate=200.0)
+    async with market(simulator) as client, market(simulator, "/v2/sip") as sip:
+        request = {"action": "subscribe", "trades": ["AAPL", "MSFT"], "statuses": ["*"]}
+        await client.ask(request)
+        await sip.ask({"action": "subscribe", "statuses": ["AAPL"]})
+        await client.receive_type("t")
+        assert simulator.data.halt("stocks", "AAPL") == 2
+        await client.receive_type("s")
+        count = {s: len(simulator.data.ledger("iex", s)) for s in ("AAPL", "MSFT")}
+        await eventually(lambda: len(simulator.data.ledger("iex", "MSFT")) > count["MSFT"] + 10)
+        assert len(simulator.data.ledger("iex", "AAPL")) == count["AAPL"]
+        assert simulator.data.resume("stocks", "AAPL") == 2
+        await eventually(lambda: len(simulator.data.ledger("iex", "AAPL")) > count["AAPL"])
+        assert [(await sip.receive())[0]["sc"] for _ in range(2)] == ["H", "T"]
+
+
+async def test_incidents_happen_when_asked_for(start: Start) -> None:
+    """Corrections and cancellations of trades that clients saw."""
+    simulator = await start(rate=200.0, incidents_per_min=6_000.0)
+    async with market(simulator) as client:
+        await client.ask({"action": "subscribe", "trades": ["AAPL"]})
+        seen: set[int] = set()
+        wanted = {"c", "x"}
+        while wanted:
+            for message in await client.receive():
+                seen |= {message["i"]} if message["T"] == "t" else set()
+                if message["T"] in wanted:
+                    wanted -= {message["T"]}
+                    assert message.get("oi", message.get("i")) in seen
+
+
+async def test_trouble_of_one_feed_is_nothing_to_another(start: Start) -> None:
+    """Muted and cut one by one; an unknown name is refused."""
+    simulator = await start(rate=0.001)
+    async with market(simulator, CRYPTO[0]) as coins, market(simulator) as stocks:
+        for client in (coins, stocks):
+            await client.ask({"action": "subscribe", "bars": ["*"]})
+        bar = {"T": "b", "S": "X"}
+        simulator.mute("crypto/us")
+        simulator.emit("crypto/us", bar)
+        simulator.emit("iex", bar)
+        assert (await stocks.receive())[0]["S"] == "X"
+        simulator.mute("crypto/us", muted=False)
+        simulator.emit("crypto/us", bar | {"S": "heard"})
+        assert (await coins.receive())[0]["S"] == "heard"
+        assert simulator.cut("sip") == 0
+        assert simulator.cut("crypto/us") == 1
+        assert (await coins.frame()).type is aiohttp.WSMsgType.CLOSED
+        assert (await stocks.ask({"action": "subscribe", "bars": []}))[0]["bars"] == ["*"]
+        for function in (simulator.cut, simulator.mute):
+            with pytest.raises(ValueError, match="no such feed: 'crypto'"):
+                function("crypto")

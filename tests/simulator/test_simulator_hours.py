@@ -139,3 +139,19 @@ async def test_a_quiet_market_keeps_to_its_hours(start: Start) -> None:
         assert simulator.data.ledger("iex", "AAPL") == []
         simulator.set_time("2026-12-28T09:30")
         assert (await stocks.receive_type("t"))["t"][:10] == "2026-12-28"
+
+
+async def test_orders_follow_the_time(start: Start) -> None:
+    """A day order waits for the opening; one for extended hours does not."""
+    simulator = await start(time="2026-11-27T08:00", rate=200.0)
+    async with rest_of(simulator) as rest:
+        waiting = await rest.order("AAPL", "1")
+        extended = {"type": "limit", "limit_price": "10000", "extended_hours": True}
+        early = await rest.order("MSFT", "1", **extended)
+        orders = simulator.exchange.account("PK1").orders
+        await eventually(lambda: orders[early["id"]].status == "filled")
+        assert orders[waiting["id"]].status == "new"
+        simulator.set_time("2026-11-27T09:30")
+        await eventually(lambda: orders[waiting["id"]].status == "filled")
+        _, filled = await rest("GET", f"/v2/orders/{waiting['id']}")
+        assert filled["filled_at"][:16] == "2026-11-27T14:30"

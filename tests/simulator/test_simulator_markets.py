@@ -8,6 +8,7 @@ from alpaca_broker.simulator.codec import Codec, message_of
 from alpaca_broker.simulator.coins import COINS, Coins, OrderBook, is_pair
 from alpaca_broker.simulator.contracts import Contracts, contracts, is_contract
 from alpaca_broker.simulator.feeds import FEEDS
+from alpaca_broker.simulator.incidents import Incidents
 from alpaca_broker.simulator.market import (
     COIN_UNIT,
     MINUTE_NS,
@@ -138,3 +139,22 @@ def test_the_newsroom_keeps_its_rate() -> None:
     assert Newsroom(1, 0.0, ("A",)).advance(0, 1000.0) == []
     again = Newsroom(1, 6.0, ("A", "B"))
     assert [again.advance(n, 1.0) for n in range(21)] == told
+
+
+def test_incidents_keep_their_rate_and_every_halt_ends() -> None:
+    """The same seed brings the same ones; none for a symbol while it is halted."""
+    incidents, again = Incidents(3, 6.0), Incidents(3, 6.0)
+    found = [incidents.advance(["A", "B"], 0.5) for _ in range(2000)]
+    assert found == [again.advance(["B", "A"], 0.5) for _ in range(2000)]
+    told = [incident for beat in found for incident in beat]
+    assert 150 < sum(kind != "resume" for kind, _ in told) <= 200
+    halted: set[str] = set()
+    for kind, symbol in told:
+        assert (symbol in halted) == (kind == "resume")
+        if kind in {"halt", "resume"}:
+            halted ^= {symbol}
+    assert {kind for kind, _ in told} >= {"correct", "cancel_trade", "update_bar", "halt"}
+    for _ in range(60):
+        halted -= {symbol for _, symbol in incidents.advance([], 0.5)}
+    assert not halted
+    assert Incidents(3, 0.0).advance(["A"], 1000.0) == []

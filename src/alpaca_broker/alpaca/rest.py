@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 from yarl import URL
 
 from alpaca_broker.alpaca.link import HEADERS, reason
@@ -47,8 +47,44 @@ class LatestTrade(Struct):
     i: Int64 | None = None
 
 
+class PastTrade(LatestTrade):
+    """A trade of the past; `u` says whether it was taken back or corrected since."""
+
+    u: str | None = None
+
+
+class PastBar(Struct):
+    """A minute bar of the past; `t` is its beginning."""
+
+    t: Instant
+    o: float
+    h: float
+    l: float  # noqa: E741 - Alpaca's name
+    c: float
+    v: Int64 | float | None = None
+    vw: float | None = None
+    n: Int64 | None = None
+
+
 class _LatestTrades(Struct):
     trades: dict[str, LatestTrade]
+
+
+class TradePage(Struct):
+    """One page of past trades; `more` where the answer did not hold all."""
+
+    found: dict[str, list[PastTrade]] | None = field(default=None, name="trades")
+    more: str | None = field(default=None, name="next_page_token")
+
+
+class BarPage(Struct):
+    """The same for bars."""
+
+    found: dict[str, list[PastBar]] | None = field(default=None, name="bars")
+    more: str | None = field(default=None, name="next_page_token")
+
+
+PastPage = TradePage | BarPage
 
 
 class _Asset(Struct):
@@ -198,6 +234,21 @@ class DataRest(_Rest):
         query = urlencode({"symbols": ",".join(symbols), "feed": feed})
         answer = await self._get(f"/v2/stocks/trades/latest?{query}", _LatestTrades)
         return answer.trades
+
+    async def past_trades(self, path: str, symbols: Iterable[str], **span: str) -> TradePage:
+        """The newest trades of these symbols in a span of time; `path` ends with `?` or `&`.
+
+        Raises:
+            UpstreamRefused: as above; 403 is what the plan does not show.
+            UpstreamUnavailable: as above.
+        """
+        query = urlencode({"symbols": ",".join(symbols), **span, "sort": "desc"})
+        return await self._get(path + query, TradePage)
+
+    async def past_bars(self, path: str, symbols: Iterable[str], **span: str) -> BarPage:
+        """The newest minute bars that begin in a span of time; otherwise as `past_trades`."""
+        query = urlencode({"symbols": ",".join(symbols), **span, "timeframe": "1Min"})
+        return await self._get(f"{path}{query}&sort=desc", BarPage)
 
 
 async def _whole(answer: aiohttp.ClientResponse) -> bytes:

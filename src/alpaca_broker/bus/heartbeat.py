@@ -113,7 +113,8 @@ class Heartbeat:
         """Tell that something was missed: now, and in `broker:gaps` for bots that were away."""
         names = ", ".join(gap.symbols[:10]) or "none"
         lasted = gap.ended - gap.began
-        log.warning(
+        log.log(
+            logging.INFO if gap.recovered else logging.WARNING,
             "gap of %.1f s: %s (symbols: %s)",
             *(lasted, gap.reason, names),
             extra=fields(feed=gap.feed or None, account_id=gap.account_id or None),

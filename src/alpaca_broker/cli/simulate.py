@@ -45,6 +45,35 @@ def simulate(
         int | None,
         typer.Option(min=1, metavar="N", help="Refuse more symbols than this, as small plans do."),
     ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="now|MOMENT",
+            help="Pretend that it is a moment such as 2026-11-27T12:59 in New York, with the hours "
+            "its calendar has; `now` keeps the real hours. Without it the market never closes.",
+        ),
+    ] = None,
+    keep_hours: Annotated[
+        bool,
+        typer.Option("--keep-hours", help="Let no stock trade while the market is closed."),
+    ] = False,
+    news_per_min: Annotated[
+        float, typer.Option(min=0, help="Invented news articles a minute; 0 for none.")
+    ] = 6.0,
+    incidents_per_min: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Corrections, cancellations, halts and late trades a minute and invented stock.",
+        ),
+    ] = 0.0,
+    recent_sip: Annotated[
+        bool,
+        typer.Option(
+            "--recent-sip/--no-recent-sip",
+            help="Whether REST has SIP data of the last 15 minutes, which small plans lack.",
+        ),
+    ] = True,
     key: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,6 +118,11 @@ def simulate(
             rate=rate,
             batch=batch,
             symbol_limit=symbol_limit,
+            time=time or ("now" if keep_hours else None),
+            quiet_when_closed=keep_hours,
+            news_per_min=news_per_min,
+            incidents_per_min=incidents_per_min,
+            recent_sip=recent_sip,
         )
         faults = script(fault or [])
     except ValueError as error:
@@ -167,6 +201,8 @@ def _announcement(options: SimulatorOptions, port: int) -> list[str]:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     names = ", ".join(path.name for path in options.tick_paths())
     market = f"replaying {names} at speed {options.speed}" if names else "an invented market"
+    if options.time is not None:
+        market += f" and the hours of {options.time}"
     lines = [
         f"# The simulator listens on http://{address} with {market}; Ctrl-C ends it.",
         f"ALPACA_DATA_STREAM_URL=ws://{address}",

@@ -34,7 +34,8 @@ class PriceUpdate(Struct, tag_field="type", tag="price_update", gc=False):
     seq: int
     epoch: int
     skipped: int | UnsetType = UNSET
-    source: Literal["snapshot"] | UnsetType = UNSET  # in `price:last`: read from REST
+    # `snapshot`: in `price:last`, read from REST; `backfill`: recovered after a gap.
+    source: Literal["snapshot", "backfill"] | UnsetType = UNSET
 
 
 class OrderUpdate(Struct, tag_field="type", tag="order_update", kw_only=True):
@@ -149,6 +150,7 @@ class Gap(
     reason: str
     recovered: bool
     epoch: int
+    again: bool = False  # more about a gap that was told before: same feed, same from and to
 
 
 class LogRecord(Struct, tag_field="type", tag="log", kw_only=True):

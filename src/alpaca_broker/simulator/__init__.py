@@ -13,6 +13,7 @@ from alpaca_broker.simulator.server import Simulator, serve
 from alpaca_broker.simulator.stats import Stats
 from alpaca_broker.simulator.thread import SimulatorThread
 from alpaca_broker.simulator.ticks import TickFileError
+from alpaca_broker.simulator.variants import Variants
 
 __all__ = [
     "Fault",
@@ -21,6 +22,7 @@ __all__ = [
     "SimulatorThread",
     "Stats",
     "TickFileError",
+    "Variants",
     "account_id_of",
     "practise",
     "script",

@@ -118,6 +118,8 @@ def plain(record: Record) -> dict[str, Any]:
 def message_of(record: Record) -> dict[str, Any]:
     """A record as the JSON stream shows it."""
     builtin: dict[str, Any] = msgspec.to_builtins(WIRE[type(record)](record, rfc3339))
+    if isinstance(builtin.get("c"), tuple):
+        builtin["c"] = list(builtin["c"])
     return builtin
 
 

@@ -11,16 +11,14 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from alpaca_broker.simulator import brackets
+from alpaca_broker.simulator import brackets, funds
 from alpaca_broker.simulator.accounts import Account, Fill, account_id_of, activity_json
 from alpaca_broker.simulator.codec import rfc3339
 from alpaca_broker.simulator.event_ids import EventIds
 from alpaca_broker.simulator.market import PRICE_UNIT, SYMBOL_LIMIT, Trade
 from alpaca_broker.simulator.options import SimulatorOptions
 from alpaca_broker.simulator.orders import (
-    FORBIDDEN,
     Order,
-    OrderRefused,
     OrderRequest,
     invalid,
     number,
@@ -30,6 +28,7 @@ Listener = Callable[[Account, dict[str, Any]], None]
 Clock = Callable[[], int]
 _MOST_PARTS = 5
 _SHARE_QUANTUM = Decimal("0.000000001")
+_NARROW_NS = 10**9
 _ENDED_NS = {
     "canceled": "canceled_ns",
     "expired": "expired_ns",
@@ -42,10 +41,11 @@ class Exchange:
     """Accounts and their orders.
 
     Args:
-        options: Cash, part size, opening and bounds.
+        options: Cash, part size and bounds.
         clock: Nanoseconds since 1970 now.
         price: The price of a symbol that never traded, or None if the order has to wait.
         listener: Hears every event, in order.
+        is_open: Whether the market is; `market_open` of the options if nobody knows better.
     """
 
     def __init__(
@@ -54,11 +54,13 @@ class Exchange:
         clock: Clock,
         price: Callable[[str], int | None],
         listener: Listener,
+        is_open: Callable[[], bool] | None = None,
     ) -> None:
         self._options = options
         self._clock = clock
         self._first_price = price
         self._listener = listener
+        self._is_open = is_open or (lambda: options.market_open)
         self._accounts: dict[str, Account] = {}
         self._prices: dict[str, Decimal] = {}
         self._open: dict[str, list[tuple[Account, Order]]] = {}
@@ -103,7 +105,7 @@ class Exchange:
         brackets.check(request)
         if request.symbol not in self._prices and len(self._prices) >= SYMBOL_LIMIT:
             raise invalid(f'asset "{request.symbol}" not found')
-        self._check_funds(account, request, request.qty)
+        funds.check(account, request, self.price)
         return self.accept(account, request)
 
     def accept(
@@ -129,9 +131,8 @@ class Exchange:
         return order
 
     def _made(self, request: OrderRequest, submitted_ns: int | None = None) -> Order:
-        # Rising, so that `after` and `until` of GET /v2/orders tell any two orders apart.
         if submitted_ns is None:
-            submitted_ns = self._last_submission = max(self._clock(), self._last_submission + 1)
+            submitted_ns = self._next_submission()
         return Order(
             id=str(uuid.uuid4()),
             request=request,
@@ -139,6 +140,13 @@ class Exchange:
             updated_ns=submitted_ns,
             qty=request.qty,
         )
+
+    def _next_submission(self) -> int:
+        # Rising, so that `after` and `until` of GET /v2/orders tell any two orders apart, unless
+        # somebody has set the clock back.
+        now, last = self._clock(), self._last_submission
+        self._last_submission = last + 1 if 0 <= last - now < _NARROW_NS else now
+        return self._last_submission
 
     def cancel(self, account: Account, order: Order) -> None:
         """Cancel an open order. Raises `OrderRefused` with 422 if it is closed."""
@@ -169,7 +177,7 @@ class Exchange:
         if request.qty is not None:  # the successor has what is still to fill [I]
             request = replace(request, qty=request.qty - order.filled_qty)
         if not order.by_hand:
-            self._check_funds(account, request, request.qty, instead_of=order)
+            funds.check(account, request, self.price, instead_of=order)
         successor = self._made(request)
         successor.replaces = order.id
         successor.triggered, successor.by_hand = order.triggered, order.by_hand
@@ -199,26 +207,9 @@ class Exchange:
             else:
                 self._drop_impatient(symbol)
 
-    def buying_power(self, account: Account, instead_of: Order | None = None) -> Decimal:
-        """Dollars left for new orders: no margin; short positions bind their value twice."""
-        short = sum(
-            (
-                -held.qty * (self.price(symbol) or held.average)
-                for symbol, held in account.positions.items()
-                if held.qty < 0
-            ),
-            Decimal(0),
-        )
-        reserved = sum(
-            (
-                self._cost(account, o.request, o.remaining)
-                for o in account.open_orders.values()
-                # What closes a bracket was paid for with its entry.
-                if o is not instead_of and o.parent is None
-            ),
-            Decimal(0),
-        )
-        return max(Decimal(0), account.cash - 2 * short - reserved)
+    def buying_power(self, account: Account) -> Decimal:
+        """Dollars left for new orders."""
+        return funds.buying_power(account, self.price)
 
     def _list(self, account: Account, order: Order, event: str) -> None:
         account.add(order)
@@ -253,7 +244,7 @@ class Exchange:
         return request.limit_price is None or (request.limit_price - price) * order.sign >= 0
 
     def _trades_now(self, order: Order) -> bool:
-        return self._options.market_open or order.request.extended_hours
+        return self._is_open() or order.request.extended_hours
 
     def _fill_part(self, account: Account, order: Order, price: Decimal) -> None:
         if order.qty is None:
@@ -332,34 +323,3 @@ class Exchange:
     def _check_unique(self, account: Account, client_order_id: str) -> None:
         if client_order_id in account.by_client_id:
             raise invalid("client_order_id must be unique")
-
-    def _check_funds(
-        self,
-        account: Account,
-        request: OrderRequest,
-        qty: Decimal | None,
-        instead_of: Order | None = None,
-    ) -> None:
-        cost = self._cost(account, request, qty)
-        if request.side == "sell" and qty is not None:
-            held = account.held_for_orders(request.symbol, instead_of)
-            cost = self._cost(account, request, qty + held)
-            if cost and qty % 1:
-                raise invalid("fractional orders cannot be sold short")
-        if cost > self.buying_power(account, instead_of):
-            raise OrderRefused(403, FORBIDDEN, "insufficient buying power")
-
-    def _cost(
-        self,
-        account: Account,
-        request: OrderRequest,
-        qty: Decimal | None,
-    ) -> Decimal:
-        """Dollars an order binds; selling what one has binds nothing."""
-        price = request.limit_price or request.stop_price or self.price(request.symbol)
-        if request.side == "sell":
-            short = (qty or Decimal(0)) - max(Decimal(0), account.position_qty(request.symbol))
-            return max(Decimal(0), short) * (price or Decimal(0))
-        if qty is None:
-            return request.notional or Decimal(0)
-        return qty * (price or Decimal(0))

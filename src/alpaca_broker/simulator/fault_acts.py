@@ -139,6 +139,22 @@ def refuse(status: int) -> Act:
     return act
 
 
+async def away(simulator: Simulator, fault: Fault) -> None:
+    """As if the network were down: nobody listens, REST connections break, too."""
+    async with simulator.away():
+        await asyncio.sleep(fault.lasts_s)
+
+
+async def stall(simulator: Simulator, fault: Fault) -> None:
+    """Cut, then leave every upgrade without an answer until the end."""
+    ended = asyncio.Event()
+    with ExitStack() as stack:
+        stack.callback(ended.set)
+        for stream in _streams(fault):
+            stack.enter_context(thrown(simulator.switches.stalled[stream], ended))
+        await _cut_for(simulator, fault, fault.stream)
+
+
 async def auth_refused(simulator: Simulator, fault: Fault) -> None:
     """Cut, then answer right keys as if they were wrong."""
     with ExitStack() as stack:

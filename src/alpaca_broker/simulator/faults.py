@@ -53,6 +53,14 @@ KINDS: dict[str, Kind] = {
         "the order stream breaks, and its only place stays taken: HTTP 429 at the upgrade",
         *(acts.ghost, "", "", 30_000),
     ),
+    "away": Kind(
+        "nothing listens: connections break and are refused, REST's, too",
+        *(acts.away, "", "", 10_000),
+    ),
+    "stall": Kind(
+        "the sockets break, and upgrades stay without an answer until the end",
+        *(acts.stall, "stream", "all", 30_000),
+    ),
     "refuse-429": Kind(
         "the sockets break, and HTTP 429 answers every upgrade",
         *(acts.refuse(429), "stream", "all", 30_000),

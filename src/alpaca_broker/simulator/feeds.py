@@ -93,3 +93,9 @@ def feed_of(name: str) -> Feed:
     if (feed := FEEDS.get(name)) is None:
         raise ValueError(f"no such feed: {name!r}")
     return feed
+
+
+def venue_of(place: str) -> str:
+    """The venue behind a feed, or the venue of that name. Raises `ValueError`."""
+    known = {feed.venue for feed in FEEDS.values()}
+    return place if place in known else feed_of(place).venue

@@ -15,8 +15,7 @@ import msgspec
 
 from alpaca_broker.simulator import said
 from alpaca_broker.simulator.codec import message_of, rfc3339
-from alpaca_broker.simulator.coins import is_pair
-from alpaca_broker.simulator.feeds import Kind, feed_of
+from alpaca_broker.simulator.feeds import FEEDS, Kind, venue_of
 from alpaca_broker.simulator.market import (
     COIN_UNIT,
     MINUTE_NS,
@@ -35,7 +34,7 @@ from alpaca_broker.simulator.options import SimulatorOptions
 from alpaca_broker.simulator.subscriptions import CHANNEL_OF
 from alpaca_broker.simulator.synthetic import UNIVERSE
 from alpaca_broker.simulator.venue import Venue
-from alpaca_broker.simulator.venues import CRYPTO_VENUE, venues
+from alpaca_broker.simulator.venues import venues
 
 _RECORDED = ("trades", "quotes", "bars")
 
@@ -54,7 +53,7 @@ class MarketData:
         options: Seed, rates and bounds.
         hub: Where messages go.
         clock: Nanoseconds since 1970, as the simulator pretends.
-        matching: Hears every trade of stocks and crypto/us.
+        matching: Hears every trade of stocks.
         replayed: Whether stock trades come from files.
     """
 
@@ -72,10 +71,9 @@ class MarketData:
         self._clock = clock
         self._matching = matching
         self._said: dict[tuple[str, str], deque[dict[str, Any]]] = {}
+        self.articles: deque[dict[str, Any]] = deque(maxlen=options.said_limit)
         self.newsroom = Newsroom(options.seed, options.news_per_min, UNIVERSE)
-        self.venues = venues(
-            *(options, clock(), matching.on_trades, self._on_coin_trades), replayed=replayed
-        )
+        self.venues = venues(options, clock(), matching.on_trades, replayed=replayed)
         hub.on_added = self._added
         hub.on_left = lambda venue, topics: self.venues[venue].left(topics, time.monotonic())
 
@@ -86,34 +84,24 @@ class MarketData:
 
     def first_price(self, symbol: str) -> int | None:
         """The price of a symbol that never traded, None if nobody can invent it."""
-        if is_pair(symbol):
-            source = self.venues[CRYPTO_VENUE].synthetic
-            return max(1, source.price(symbol) * PRICE_UNIT // COIN_UNIT) if source else None
         source = self.venues["stocks"].synthetic
         return source.price(symbol) if source else None
 
     def emit(self, feed: str, message: Mapping[str, Any]) -> int:
         """Send one message of any kind to the sessions of a feed that want it; how many did.
 
-        Times may be left out (now), or be RFC3339 texts. Trades move the price that orders see,
-        and trades and quotes are remembered. A message with an unknown `T` goes to every
-        authenticated session of the feed.
+        A venue's name, such as "stocks", means all of its feeds; so it does below. Times may be
+        left out (now), or be RFC3339 texts. Trades move the price that orders see, and trades and
+        quotes are remembered. A message with an unknown `T` goes to every authenticated session.
         """
-        venue = self.venues[feed_of(feed).venue]
+        venue = self.venues[venue_of(feed)]
         full = dict(message)
-        now = rfc3339(self._clock())
+        now = self.now()
         for name in ("created_at", "updated_at") if full.get("T") == "n" else ("t",):
             if "T" in full:
                 full.setdefault(name, now)
         self._remember(venue, full)
-        return self._hub.emit(feed, full)
-
-    def tell(self, venue: str, message: dict[str, Any]) -> int:
-        """Send one message to the sessions of all feeds of a venue that want it."""
-        if message["T"] != "n":
-            message.setdefault("t", rfc3339(self._clock()))
-        self._remember(self.venues[venue], message)
-        return self._hub.tell(venue, message)
+        return self._hub.emit(feed, full) if feed in FEEDS else self._hub.tell(feed, full)
 
     def correct(
         self,
@@ -144,11 +132,13 @@ class MarketData:
         return self.emit(feed, said.cancellation(trade, action, self._clock()))
 
     def halt(self, feed: str, symbol: str) -> int:
-        """Say that a symbol is halted; it still trades if the market makes it."""
+        """Say that a symbol is halted; until it is resumed no trades of it are invented."""
+        self.venues[venue_of(feed)].halt(symbol)
         return self.emit(feed, said.status(symbol, said.HALTED, self._clock()))
 
     def resume(self, feed: str, symbol: str) -> int:
         """Say that a symbol trades again."""
+        self.venues[venue_of(feed)].halt(symbol, halted=False)
         return self.emit(feed, said.status(symbol, said.RESUMED, self._clock()))
 
     def band(
@@ -167,7 +157,7 @@ class MarketData:
 
         Makes a bar of the minute before when there is none. How many sessions heard of it.
         """
-        venue = self.venues[feed_of(feed).venue]
+        venue = self.venues[venue_of(feed)]
         bars = venue.market.bars.get(symbol)
         if not bars:
             venue.market.add_bar(self._flat_bar(venue, symbol))
@@ -188,7 +178,7 @@ class MarketData:
 
     def reset_book(self, feed: str, symbol: str) -> int:
         """Send the whole order book of a pair once more, with `r` true."""
-        book = self.venues[feed_of(feed).venue].book(symbol)
+        book = self.venues[venue_of(feed)].book(symbol)
         return self.emit(feed, book.snapshot()) if book else 0
 
     def ledger(self, feed: str, symbol: str, channel: str = "trades") -> list[dict[str, Any]]:
@@ -197,7 +187,7 @@ class MarketData:
         Said while nobody listened, too. Corrections and cancellations are under "trades" only as
         messages of their own: ask for "corrections" and "cancelErrors".
         """
-        venue = self.venues[feed_of(feed).venue]
+        venue = self.venues[venue_of(feed)]
         if channel in _RECORDED:
             return [message_of(record) for record in getattr(venue.market, channel).get(symbol, ())]
         return [
@@ -205,6 +195,20 @@ class MarketData:
             for message in self._said.get((venue.name, symbol), ())
             if _channel(message) == channel
         ]
+
+    def now(self) -> str:
+        """The time it is, as messages say it."""
+        return rfc3339(self._clock())
+
+    def happen(self, kind: str, symbol: str) -> None:
+        """Let an incident befall a stock, on all feeds, if there is a trade or a bar for it."""
+        befall: dict[str, Callable[[str, str], int]] = {
+            **{"correct": self.correct, "cancel_trade": self.cancel_trade},
+            **{"update_bar": self.update_bar, "halt": self.halt, "resume": self.resume},
+        }
+        if kind != "update_bar" or self.stocks.bars.get(symbol):
+            with contextlib.suppress(ValueError):
+                befall[kind]("stocks", symbol)
 
     def jump(self) -> None:
         """Hear that the pretended time was set."""
@@ -217,6 +221,8 @@ class MarketData:
             if record := said.record_of(message, venue.kind):
                 venue.market.absorb(Batches([record]), with_bars=False)
                 return
+        if message.get("T") == "n" and {"id", "symbols", "updated_at"} <= message.keys():
+            self.articles.append(dict(message))
         for symbol in message.get("symbols") or (message.get("S"),):
             place = (venue.name, str(symbol))
             if place not in self._said and len(self._said) >= SYMBOL_LIMIT:
@@ -226,7 +232,7 @@ class MarketData:
             )
 
     def _trade(self, feed: str, symbol: str, trade_id: int | None) -> tuple[Market, Trade]:
-        market = self.venues[feed_of(feed).venue].market
+        market = self.venues[venue_of(feed)].market
         if (trade := market.find_trade(symbol, trade_id)) is None:
             raise ValueError(f"no such trade of {symbol} is remembered")
         return market, trade
@@ -246,13 +252,8 @@ class MarketData:
         venue = self.venues[session.feed.venue]
         for symbol in sorted(venue.named(added, "orderbooks")):
             if book := venue.book(symbol):
-                stamped = book.snapshot() | {"t": rfc3339(self._clock())}
+                stamped = book.snapshot() | {"t": self.now()}
                 self._hub.hand(session, stamped)
-
-    def _on_coin_trades(self, symbol: str, trades: Sequence[Trade]) -> None:
-        last = trades[-1]
-        price = max(1, last.price * PRICE_UNIT // COIN_UNIT)
-        self._matching.on_trades(symbol, [msgspec.structs.replace(last, price=price)])
 
 
 def _channel(message: Mapping[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ from alpaca_broker.simulator.feeds import Feed
 from alpaca_broker.simulator.outbox import Outbox
 from alpaca_broker.simulator.stats import Stats
 from alpaca_broker.simulator.subscriptions import Refused, Subscriptions
+from alpaca_broker.simulator.variants import Variants
 
 Topic = tuple[str, str]
 log = logging.getLogger(__name__)
@@ -69,15 +70,18 @@ class MarketSession:
         door: Door,
         stats: Stats,
         subscriptions: Subscriptions,
+        variants: Variants,
     ) -> None:
         self.feed = feed
         self.codec = codec
         self.outbox = outbox
         self.state = State.GREETING
+        self.over = False
         self.owner: str | None = None
         self.subscriptions = subscriptions
         self._door = door
         self._stats = stats
+        self._variants = variants
 
     def welcome(self) -> None:
         """Greet a new connection [D WSS]."""
@@ -114,7 +118,8 @@ class MarketSession:
         self._say({"T": "success", "msg": "authenticated"})
 
     def refuse(self, code: int) -> None:
-        """Answer with an error."""
+        """Answer with an error; after some, if a variant says so, the session is over."""
+        self.over = self.over or code in self._variants.closing_errors
         self._stats.errors_sent[code] += 1
         self._say({"T": "error", "code": code, "msg": ERRORS[code]})
 
@@ -142,8 +147,9 @@ class MarketSession:
             self._stats.unsubscribe_messages += 1
             self.subscriptions.unsubscribe(request)
         # The answer first: the next message after a subscribe must be it [S GO flow.go].
-        self._say(self.subscriptions.acknowledgement())
+        self._say(self.subscriptions.acknowledgement(sparse=self._variants.sparse_acks))
         self._door.changed(self, added)
 
     def _say(self, message: Mapping[str, Any]) -> None:
-        self.outbox.control(self.codec.encode([message]))
+        frame = self.codec.encode([message])
+        self.outbox.control(self._variants.shape(frame, self.codec))

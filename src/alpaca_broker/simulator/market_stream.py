@@ -83,11 +83,17 @@ class MarketHub:
     async def handle(self, request: web.Request, feed: Feed) -> web.StreamResponse:
         """Serve one WebSocket of a feed from its upgrade to its end."""
         codec = Codec.of(request.headers.get("Content-Type"), packed=feed.packed_only)
+        offered, owner = self._access.header_owner(request.headers)
+        status = self._options.variants.bad_header_status
+        if status is not None and offered and owner is None:
+            return web.Response(status=status)
         connection = await Connection.accept(request)
         opcode = WSMsgType.TEXT if codec is Codec.JSON else WSMsgType.BINARY
         outbox = Outbox(connection.socket, opcode, self._options.send_limit_bytes, self._stats)
         wishes = Subscriptions(feed, self._options.symbol_limit, self._options.option_quote_limit)
-        session = MarketSession(feed, codec, outbox, self, self._stats, wishes)
+        session = MarketSession(
+            *(feed, codec, outbox, self, self._stats, wishes), self._options.variants
+        )
         self._stats.market_connections += 1
         with self.connections.holding(connection):
             self._sessions[session] = connection
@@ -105,39 +111,51 @@ class MarketHub:
     async def _converse(
         self, session: MarketSession, connection: Connection, headers: Mapping[str, str]
     ) -> None:
-        session.welcome()
-        if slam := self._switches.slam["market"]:
-            session.refuse(slam[-1])
+        over = self._greet(session, headers)
+        try:
+            async with asyncio.timeout(self._options.auth_timeout_s) as limit:
+                if session.state is State.LIVE:
+                    limit.reschedule(None)
+                if not over:
+                    await self._listen(session, connection, limit)
+        except TimeoutError:
+            session.refuse(404)
+            over = True
+        if over or session.over:
             await session.outbox.flushed()
             await connection.close(_POLICY_CLOSE_CODE)
-            return
-        if session.feed.packed_only and session.codec is Codec.JSON:
-            session.refuse(412)
-            await session.outbox.flushed()
-            await connection.close(_POLICY_CLOSE_CODE)
-            return
+        if connection.close_code is not None:
+            self._stats.close_codes.append(connection.close_code)
+
+    def _greet(self, session: MarketSession, headers: Mapping[str, str]) -> bool:
+        """Say the first words; whether they were the last ones."""
         offered, owner = self._access.header_owner(headers)
+        if not offered or self._options.variants.header_welcome:
+            session.welcome()
+        refusals = self._switches.slam["market"]
+        if session.feed.packed_only and session.codec is Codec.JSON:
+            refusals = [412]
+        if refusals:
+            session.refuse(refusals[-1])
+            return True
         if offered:
             try:
                 session.authenticate(owner)
             except Refused as refusal:
                 session.refuse(refusal.code)
-        try:
-            async with asyncio.timeout(self._options.auth_timeout_s) as limit:
-                if session.state is State.LIVE:
-                    limit.reschedule(None)
-                async for frame in connection.frames():
-                    session.receive(frame)
-                    if session.outbox.overrun:
-                        connection.abort()
-                    if session.state is State.LIVE:
-                        limit.reschedule(None)
-        except TimeoutError:
-            session.refuse(404)
-            await session.outbox.flushed()
-            await connection.close(_POLICY_CLOSE_CODE)
-        if connection.close_code is not None:
-            self._stats.close_codes.append(connection.close_code)
+        return session.over
+
+    async def _listen(
+        self, session: MarketSession, connection: Connection, limit: asyncio.Timeout
+    ) -> None:
+        async for frame in connection.frames():
+            session.receive(frame)
+            if session.outbox.overrun:
+                connection.abort()
+            if session.state is State.LIVE:
+                limit.reschedule(None)
+            if session.over:
+                return
 
     def owner(self, key: object, secret: object) -> str | None:
         """The owner behind a key pair, None if it is wrong."""
@@ -238,13 +256,21 @@ class MarketHub:
     def emit_raw(self, feed: str, frame: bytes) -> int:
         """Hand bytes as they are to every authenticated session of a feed; how many there were."""
         sessions = [session for session in self._live() if session.feed.name == feed]
-        self._send(sessions, frame, 1)
+        self._queue(sessions, frame, 1)
         return len(sessions)
 
-    def mute(self, muted: bool) -> None:
-        """Make the connections open now say nothing, or speak again."""
+    def mute(self, muted: bool, feed: str | None = None) -> None:
+        """Make the connections open now, or those of a feed, say nothing, or speak again."""
         for session in self._sessions:
-            session.outbox.muted = muted
+            if feed in (None, session.feed.name):
+                session.outbox.muted = muted
+
+    def cut(self, feed: str) -> int:
+        """Drop the connections of a feed without a close frame; how many there were."""
+        dropped = [c for session, c in self._sessions.items() if session.feed.name == feed]
+        for connection in dropped:
+            connection.abort()
+        return len(dropped)
 
     def links(self) -> list[Link]:
         """What is open now."""
@@ -272,6 +298,11 @@ class MarketHub:
         return groups
 
     def _send(self, sessions: Sequence[MarketSession], frame: bytes, messages: int) -> None:
+        if sessions and self._options.variants.type_last:
+            frame = self._options.variants.shape(frame, sessions[0].codec)
+        self._queue(sessions, frame, messages)
+
+    def _queue(self, sessions: Sequence[MarketSession], frame: bytes, messages: int) -> None:
         for session in sessions:
             if session.state is State.LIVE and not session.outbox.data(frame, messages):
                 self._expel(session)

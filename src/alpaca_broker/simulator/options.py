@@ -13,6 +13,7 @@ from pathlib import Path
 
 from alpaca_broker.simulator.feeds import FEEDS
 from alpaca_broker.simulator.trading_hours import NOW, moment_of
+from alpaca_broker.simulator.variants import Variants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class SimulatorOptions:
         rate: Synthetic trades per second and subscribed symbol; quotes come twice as often.
         batch: Most messages in one data frame.
         news_per_min: Invented news articles a minute; 0 for none.
+        incidents_per_min: Corrections, cancellations, halts and late trades a minute and invented
+            stock; 0 for none.
         absent_s: Seconds the invented market goes on for symbols whose only subscriber vanished.
         history_limit: Most trades, quotes and bars remembered per symbol, each.
         said_limit: Most other messages remembered per symbol.
@@ -38,6 +41,7 @@ class SimulatorOptions:
         auth_timeout_s: Seconds a market-data session may stay unauthenticated.
         refused_feeds: Feeds outside the plan: authentication on them is answered 409.
         trading_connection_limit: Most trading WebSockets of one account; above: HTTP 429.
+        recent_sip: Whether the plan has SIP data of the last 15 minutes by REST, else 403.
         rest_limit_per_min: REST calls a minute and account, above: HTTP 429. None: no limit.
         market_open: What the clock says at any hour, while `time` is None. While closed only
             extended-hours limit orders fill.
@@ -53,6 +57,7 @@ class SimulatorOptions:
         linger_s: Seconds the slot of a connection stays taken that broke without a close frame: of
             a market-data session, and of a trading one under `trading_connection_limit`. Alpaca is
             reported to take about 90 [T forum 10896].
+        variants: What Alpaca's documentation leaves open, answered otherwise.
         send_limit_bytes: Bytes that may wait for a client before it is cut as too slow (407).
     """
 
@@ -65,6 +70,7 @@ class SimulatorOptions:
     rate: float = 20.0
     batch: int = 50
     news_per_min: float = 6.0
+    incidents_per_min: float = 0.0
     absent_s: float = 120.0
     history_limit: int = 10_000
     said_limit: int = 1_000
@@ -73,6 +79,7 @@ class SimulatorOptions:
     auth_timeout_s: float = 10.0
     refused_feeds: frozenset[str] = frozenset()
     trading_connection_limit: int | None = None
+    recent_sip: bool = True
     rest_limit_per_min: int | None = 200
     market_open: bool = True
     time: str | datetime | None = None
@@ -83,6 +90,7 @@ class SimulatorOptions:
     fill_part: int = 100
     linger_s: float = 0.0
     send_limit_bytes: int = 8 * 1024 * 1024
+    variants: Variants = field(default_factory=Variants)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ticks", tuple(Path(path) for path in self.ticks))
@@ -105,7 +113,7 @@ class SimulatorOptions:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a positive number, not {value}")
-        for name in ("linger_s", "news_per_min", "absent_s"):
+        for name in ("linger_s", "news_per_min", "incidents_per_min", "absent_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be zero or more, not {value}")

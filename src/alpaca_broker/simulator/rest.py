@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 OWNER = web.RequestKey("owner", str)
 STATUS_PATH = "/simulator/status"
+_DATA_PATHS = ("/v2/stocks", "/v1beta1/", "/v1beta3/")
+_TWOFOLD_PATHS = ("/v1beta1/news",)  # a WebSocket on one of Alpaca's hosts, REST on another
+_KEYLESS_PATHS = ("/v1beta3/crypto/",)  # historical crypto needs no key [OAS oas_data]
 _WINDOW_S = 60
 
 
@@ -76,6 +79,12 @@ def list_of(query: Mapping[str, str], name: str) -> list[str]:
     return [part.strip() for part in query.get(name, "").split(",") if part.strip()]
 
 
+def asks_rest(request: web.Request) -> bool:
+    """Whether this is a REST call on a path that WebSockets use, too."""
+    upgrade = request.headers.get("Upgrade", "").lower()
+    return request.path in _TWOFOLD_PATHS and upgrade != "websocket"
+
+
 class RateWindows:
     """Calls per owner and API in one-minute windows; time is an argument."""
 
@@ -121,20 +130,18 @@ class Gate:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """Check, count, call, and turn every failure into JSON."""
-        if request.path in self._open_paths:
-            stream = "trading" if request.path.startswith("/stream") else "market"
-            refused = [*self._switches.upgrade_status[stream]]
-            if self.refuse_sockets_with is not None:
-                refused.append(self.refuse_sockets_with)
-            if refused and request.path != STATUS_PATH:
-                return _refusal(refused[-1])
+        if request.path in self._open_paths and not asks_rest(request):
+            if (status := await self._refused_upgrade(request.path)) is not None:
+                return _refusal(status)
             response: web.StreamResponse = await handler(request)
             return response
         self._stats.rest_requests += 1
         if self.refuse_all_with is not None:
             return _refusal(self.refuse_all_with)
-        is_data = request.path.startswith("/v2/stocks")
-        _, owner = self._access.header_owner(request.headers)
+        is_data = request.path.startswith(_DATA_PATHS)
+        offered, owner = self._access.header_owner(request.headers)
+        if not offered and request.path.startswith(_KEYLESS_PATHS):
+            owner = "anybody"
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return failure(404, 40410000, "endpoint not found.")
         if owner is None:
@@ -153,6 +160,18 @@ class Gate:
         if trouble is not None and trouble.cut:
             return await _cut(request, response)
         return response
+
+    async def _refused_upgrade(self, path: str) -> int | None:
+        if path == STATUS_PATH:
+            return None
+        stream = "trading" if path.startswith("/stream") else "market"
+        if stalled := self._switches.stalled[stream]:
+            await stalled[-1].wait()
+            return 503
+        refused = [*self._switches.upgrade_status[stream]]
+        if self.refuse_sockets_with is not None:
+            refused.append(self.refuse_sockets_with)
+        return refused[-1] if refused else None
 
 
 def _refusal(status: int) -> web.Response:

@@ -7,10 +7,11 @@ outlive a stop; connections and tasks do not. It answers nothing itself.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from aiohttp import web
 
@@ -25,7 +26,7 @@ from alpaca_broker.simulator.options import SimulatorOptions
 from alpaca_broker.simulator.outbox import Link
 from alpaca_broker.simulator.pulse import Pulse
 from alpaca_broker.simulator.replay import Replay
-from alpaca_broker.simulator.rest import STATUS_PATH, Gate, answer
+from alpaca_broker.simulator.rest import STATUS_PATH, Gate, answer, asks_rest
 from alpaca_broker.simulator.rest_data import DataApi
 from alpaca_broker.simulator.rest_trading import TradingApi
 from alpaca_broker.simulator.stats import Stats
@@ -34,7 +35,6 @@ from alpaca_broker.simulator.synthetic import UNIVERSE
 from alpaca_broker.simulator.ticks import load
 from alpaca_broker.simulator.trading_hours import TradingHours
 from alpaca_broker.simulator.trading_stream import TradingHub
-from alpaca_broker.simulator.venue import Venue
 
 log = logging.getLogger(__name__)
 
@@ -61,27 +61,24 @@ class Simulator:
         self.hours = TradingHours(
             options.time, market_open=options.market_open, quiet=options.quiet_when_closed
         )
+        now_ns = self.hours.now_ns
         self._hub = MarketHub(options, access, self.stats, self.switches)
-        self.exchange = Exchange(options, self.hours.now_ns, self._first_price, self._tell)
-        self.data = MarketData(
-            *(options, self._hub, self.hours.now_ns, self.exchange), replayed=bool(rows)
+        self.exchange = Exchange(
+            *(options, now_ns, self._first_price, self._tell), is_open=self.hours.is_open
         )
+        self.data = MarketData(options, self._hub, now_ns, self.exchange, replayed=bool(rows))
         self._trading = TradingHub(options, access, self.exchange, self.stats, self.switches)
         self.tampering = self._trading.tampering
         open_paths = (*(feed.path for feed in FEEDS.values()), *_TRADING_PATHS, STATUS_PATH)
         self._gate = Gate(access, self.stats, options.rest_limit_per_min, open_paths, self.switches)
         stocks = self.data.stocks
         self._replay = Replay(rows, stocks, self._hub, options.batch) if rows else None
-        self._pulse = Pulse(
-            *(self.data.venues, self.data.newsroom, self._hub, self.exchange),
-            *(self.hours.now_ns, options.batch),
-            share=self._share,
-            bands=self.data.bands,
-            tell=self.data.tell,
-        )
+        self._pulse = Pulse(self.data, self._hub, self.exchange, options, self.hours)
         self._symbols = {row.symbol for row in rows} | set(UNIVERSE)
         self._stopping: asyncio.Event | None = None
         self._life: asyncio.Task[None] | None = None
+        self._runner: web.AppRunner | None = None
+        self._site: web.TCPSite | None = None
         # Waited for before the simulator ever starts, so it cannot be made by a running loop.
         self._replayed = self._replay.finished if self._replay else asyncio.Event()
 
@@ -135,13 +132,43 @@ class Simulator:
             life, self._life = self._life, None
             await life
 
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """Refuse connections for as long as the block runs; those that are open break."""
+        runner = self._runner
+        await self._stop_listening()
+        for served in runner.server.connections if runner and runner.server else ():
+            if served.transport is not None:
+                served.transport.abort()
+        try:
+            yield
+        finally:
+            if runner is not None and runner is self._runner and self._site is None:
+                await self._listen(runner)
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        site = web.TCPSite(runner, self.options.host, self.port)
+        await site.start()
+        self._site, self.port = site, runner.addresses[0][1]
+
+    async def _stop_listening(self) -> None:
+        site, self._site = self._site, None
+        if site is not None:
+            await site.stop()
+
     async def closed(self) -> None:
         """Wait until it stops or breaks, without stopping it."""
         if self._life is not None:
             await asyncio.wait((self._life,))
 
-    def cut(self, kind: Kind = "all") -> int:
-        """Drop connections without a close frame; how many there were."""
+    def cut(self, kind: str = "all") -> int:
+        """Drop connections without a close frame; how many there were.
+
+        Args:
+            kind: "market", "trading", "all", or the name of a feed.
+        """
+        if kind not in get_args(Kind):
+            return self._hub.cut(feed_of(kind).name)
         cut = 0
         if kind in ("market", "all"):
             cut += self._hub.connections.cut()
@@ -171,11 +198,17 @@ class Simulator:
         self.hours.set(moment)
         self.data.jump()
 
-    def mute(self, kind: Kind = "all", *, muted: bool = True) -> None:
+    def mute(self, kind: str = "all", *, muted: bool = True) -> None:
         """Let the connections open now stay up and answer pings, but say nothing more.
 
         What they should say is lost. Later connections are not muted.
+
+        Args:
+            kind: "market", "trading", "all", or the name of a feed.
+            muted: False lets them speak again.
         """
+        if kind not in get_args(Kind):
+            self._hub.mute(muted, feed_of(kind).name)
         if kind in ("market", "all"):
             self._hub.mute(muted)
         if kind in ("trading", "all"):
@@ -216,9 +249,8 @@ class Simulator:
         )
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self.options.host, self.port)
-            await site.start()
-            self.port = runner.addresses[0][1]
+            await self._listen(runner)
+            self._runner = runner
             log.info("simulator listens on %s", self.url)
             async with asyncio.TaskGroup() as tasks:
                 ours = [tasks.create_task(self._pulse.run(), name="market pulse")]
@@ -229,20 +261,22 @@ class Simulator:
                 await stopping.wait()
                 for task in ours:
                     task.cancel()
-                await site.stop()
+                await self._stop_listening()
                 tasks.create_task(self._hub.connections.close(_GOING_AWAY), name="close market")
                 tasks.create_task(
                     self._trading.connections.close(_GOING_AWAY), name="close trading"
                 )
         finally:
+            self._site = self._runner = None
             self.tampering.close()
             self.cut()
             await runner.cleanup()
 
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[self._gate.middleware])
+        data = DataApi(self.data, self.hours, recent_sip=self.options.recent_sip)
         for feed in FEEDS.values():
-            application.router.add_get(feed.path, self._market_endpoint(feed))
+            application.router.add_get(feed.path, self._market_endpoint(feed, data))
         for path in _TRADING_PATHS:
             application.router.add_get(path, self._trading.handle)
         application.router.add_get(STATUS_PATH, self._status)
@@ -253,11 +287,13 @@ class Simulator:
             is_open=self.hours.is_open,
         )
         application.add_routes(api.routes())
-        application.add_routes(DataApi(self.data.stocks).routes())
+        application.add_routes(data.routes())
         return application
 
-    def _market_endpoint(self, feed: Feed) -> Callable[[web.Request], Any]:
+    def _market_endpoint(self, feed: Feed, data: DataApi) -> Callable[[web.Request], Any]:
         async def serve_feed(request: web.Request) -> web.StreamResponse:
+            if asks_rest(request):
+                return await data.news(request)
             return await self._hub.handle(request, feed)
 
         return serve_feed
@@ -271,9 +307,6 @@ class Simulator:
 
     def _first_price(self, symbol: str) -> int | None:
         return self.data.first_price(symbol)
-
-    def _share(self, venue: Venue) -> float:
-        return self.hours.share() if venue.name == "stocks" else 1.0
 
     def _tell(self, account: Account, update: dict[str, Any]) -> None:
         self._trading.deliver(account, update)

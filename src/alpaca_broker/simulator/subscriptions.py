@@ -76,12 +76,17 @@ class Subscriptions:
         for channel, symbols in self._named(request).items():
             self._symbols[channel] -= symbols
 
-    def acknowledgement(self) -> dict[str, Any]:
-        """The complete list: every channel key, in the documented order [D WSS]."""
+    def acknowledgement(self, *, sparse: bool = False) -> dict[str, Any]:
+        """The complete list: every channel key, in the documented order [D WSS].
+
+        If it is `sparse`, without the keys of empty lists.
+        """
         feed = self._feed
         lists = {channel: sorted(self._symbols[channel]) for channel in feed.channels}
         lists |= {channel: lists["trades"] for channel in feed.implicit}
         lists |= {c: sorted(self._symbols[c]) for c in feed.unlisted if self._symbols[c]}
+        if sparse:
+            lists = {channel: symbols for channel, symbols in lists.items() if symbols}
         return {"T": "subscription"} | lists
 
     def wants(self, channel: str, symbol: str) -> bool:

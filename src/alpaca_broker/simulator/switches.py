@@ -4,6 +4,7 @@ Owns the switches. Invariant: each is a list, for troubles overlap; the one thro
 whoever threw one takes it back. It does nothing by itself.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,10 @@ class Switches:
         default_factory=lambda: {"market": [], "trading": []}
     )
     """WebSocket upgrades are answered with this HTTP status."""
+    stalled: dict[str, list[asyncio.Event]] = field(
+        default_factory=lambda: {"market": [], "trading": []}
+    )
+    """WebSocket upgrades are not answered before this is set, and then refused."""
     slam: dict[str, list[int]] = field(default_factory=lambda: {"market": [], "trading": []})
     """Sockets are accepted, told this error, and closed."""
     auth_error: dict[str, list[int]] = field(default_factory=lambda: {"market": [], "trading": []})

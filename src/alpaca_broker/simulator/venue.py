@@ -50,6 +50,7 @@ class Venue:
         self._absent_s = absent_s
         self._books: dict[str, OrderBook] = {}
         self._left: dict[str, float] = {}
+        self._halted: set[str] = set()
         self._topics: frozenset[Topic] | None = None
         self._alive: list[str] = []
         self._next_death = math.inf
@@ -60,6 +61,21 @@ class Venue:
             if symbol in self._left or len(self._left) < SYMBOL_LIMIT:
                 self._left[symbol] = now_s + self._absent_s
         self._topics = None
+
+    def halt(self, symbol: str, *, halted: bool = True) -> None:
+        """Stop a symbol, or let it go on."""
+        if not halted:
+            self._halted.discard(symbol)
+        elif len(self._halted) < SYMBOL_LIMIT:
+            self._halted.add(symbol)
+        self._topics = None
+
+    def trading(self, alive: list[str], waited_for: Iterable[str] = ()) -> list[str]:
+        """The symbols that may trade, sorted: those alive and those waited for, but no halted."""
+        more = set(waited_for)
+        if not self._halted and (not more or more <= set(alive)):
+            return alive
+        return sorted(more.union(alive) - self._halted)
 
     def alive(self, topics: frozenset[Topic], now_s: float) -> list[str]:
         """The symbols to move on, sorted: who is subscribed to, or was until recently."""
@@ -74,8 +90,12 @@ class Venue:
     def named(self, topics: Iterable[Topic], channel: str | None = None) -> set[str]:
         """The symbols of these topics that exist here, "*" written out."""
         names = {symbol for c, symbol in topics if channel in (None, c)}
-        known = {symbol for symbol in names if symbol != STAR and self._takes(symbol)}
+        known = self.known(names)
         return known.union(self.universe) if STAR in names else known
+
+    def known(self, symbols: Iterable[str]) -> set[str]:
+        """Those of the symbols that exist here."""
+        return {symbol for symbol in symbols if symbol != STAR and self._takes(symbol)}
 
     def book(self, symbol: str) -> OrderBook | None:
         """The order book of a symbol, opened if nobody asked before; only coins have one."""

@@ -15,7 +15,6 @@ from alpaca_broker.simulator.options import SimulatorOptions
 from alpaca_broker.simulator.synthetic import UNIVERSE, Style, SyntheticMarket
 from alpaca_broker.simulator.venue import Venue
 
-CRYPTO_VENUE = "crypto/us"  # where crypto orders are filled
 OnTrades = Callable[[str, Sequence[Trade]], None]
 
 
@@ -23,24 +22,18 @@ def venues(
     options: SimulatorOptions,
     now_ns: int,
     on_trades: OnTrades,
-    on_coin_trades: OnTrades,
     *,
     replayed: bool,
 ) -> dict[str, Venue]:
-    """All venues by name; the callbacks hear the trades that orders are filled against."""
+    """All venues by name; `on_trades` hears the trades that orders are filled against."""
 
     def prices(style: Style | None = None, prefix: str = "") -> SyntheticMarket:
         return SyntheticMarket(f"{prefix}{options.seed}", options.rate, style)
 
-    def coins(name: str) -> Market:
-        hears = on_coin_trades if name == CRYPTO_VENUE else _nobody
-        return Market(hears, bar=CryptoBar, history_limit=limit)
-
     limit, absent_s = options.history_limit, options.absent_s
     listed = contracts(datetime.fromtimestamp(now_ns / 10**9, UTC).date())
-    stocks, test, chain, news = (
-        Market(hears, history_limit=limit) for hears in (on_trades, _nobody, _nobody, _nobody)
-    )
+    stocks = Market(on_trades, history_limit=limit)
+    test, chain, news = (Market(history_limit=limit) for _ in range(3))
     source = None if replayed else prices()
     fake = (TEST_SYMBOL,)
     made = [
@@ -51,13 +44,9 @@ def venues(
     ]
     for location in CRYPTO_LOCATIONS:
         name = f"crypto/{location}"
-        walks = prices(Coins(), f"{location}:")
-        made.append(Venue(name, Kind.CRYPTO, coins(name), walks, COINS, is_pair, absent_s))
+        market, walks = Market(bar=CryptoBar, history_limit=limit), prices(Coins(), f"{location}:")
+        made.append(Venue(name, Kind.CRYPTO, market, walks, COINS, is_pair, absent_s))
     return {venue.name: venue for venue in made}
-
-
-def _nobody(symbol: str, trades: Sequence[Trade]) -> None:
-    return
 
 
 def _is_stock(symbol: str) -> bool:
