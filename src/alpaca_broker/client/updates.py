@@ -182,6 +182,7 @@ class Rejected(Struct, kw_only=True):
     """Something of a registration that is not followed."""
 
     symbol: str | None = None
+    channel: str | None = None  # a kind of data, where it is not trades
     account_id: str | None = None
     code: str | int = ""
     reason: str = ""

@@ -113,6 +113,8 @@ class Wishes:
             self.rejected.pop(name, None)
         new: dict[str, str] = {}
         for one in answer.rejected:
+            if one.channel is not None and one.channel != kind:
+                continue  # another kind of data, which somebody else asked for under this name
             text = f"{one.reason} ({one.code})" if one.reason else str(one.code)
             symbols = (one.symbol,) if one.symbol is not None else asked
             names = [name_of(kind, symbol) for symbol in symbols]
