@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from msgspec import Struct, field
 
-from alpaca_broker.core.health import LIMITS, QUESTIONS_PER_MINUTE, Health, Watch, witness
+from alpaca_broker.core.health import LIMITS, QUESTIONS_PER_MINUTE, Health, Limits, Watch, witness
 from alpaca_broker.core.market_hours import Phase
 
 LOOK_S = 0.5
@@ -216,6 +216,21 @@ def test_the_silence_before_the_open_does_not_count() -> None:
     phase = lambda now: Phase.EXTENDED if now < opens else Phase.REGULAR  # noqa: E731
     course = live_through(900, lambda now: now > opens + 7, acquits, phase)
     assert all(at < opens for at in course.questions)
+
+
+def test_questions_are_few_whatever_the_limits_are() -> None:
+    """A link that speaks every four seconds, watched by somebody who waits for one."""
+    impatient = Limits(1.0, 1.0, 1.0, 90.0)
+    watch = Watch(0.0, {Phase.REGULAR: impatient})
+    asked: list[float] = []
+    for half in range(1200):
+        now = half / 2
+        finding = watch.look(now, now // 4, Phase.REGULAR)
+        if finding.ask:
+            watch.asked(now)
+            asked.append(now)
+            watch.answered(now, None)
+    assert len(asked) == QUESTIONS_PER_MINUTE * 10
 
 
 def test_our_own_silence_is_excused() -> None:
