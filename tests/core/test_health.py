@@ -7,7 +7,15 @@ from collections.abc import Callable
 import pytest
 from msgspec import Struct, field
 
-from alpaca_broker.core.health import LIMITS, QUESTIONS_PER_MINUTE, Health, Limits, Watch, witness
+from alpaca_broker.core.health import (
+    LIMITS,
+    QUESTIONS_PER_MINUTE,
+    Health,
+    Limits,
+    Watch,
+    with_canary,
+    witness,
+)
 from alpaca_broker.core.market_hours import Phase
 
 LOOK_S = 0.5
@@ -262,3 +270,23 @@ def test_a_witness_has_traded_while_it_should_have_come(
 ) -> None:
     """The last data of any kind came at second 100; NEW was subscribed at 110."""
     assert witness(found, known, {"IBM": 100.0, "SPY": 100.0, "NEW": 110.0}) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "refused", "expected"),
+    [
+        (("IBM",), {}, ("IBM", "SPY")),
+        ((), {}, ()),
+        (("SPY", "IBM"), {}, ("SPY", "IBM")),
+        (("IBM", "AIG"), {"AIG": 405}, ("IBM", "AIG")),
+        (("IBM", "AIG"), {"AIG": 400}, ("IBM", "AIG", "SPY")),
+        (("IBM",), {"SPY": 405}, ("IBM", "SPY")),
+    ],
+    ids=["last", "nobody wants", "wanted anyway", "gives way", "no matter of places", "no place"],
+)
+def test_the_canary_comes_last_and_gives_way(
+    wanted: tuple[str, ...], refused: dict[str, int], expected: tuple[str, ...]
+) -> None:
+    """A plan with thirty symbols has thirty for the bots."""
+    assert with_canary(wanted, "SPY", refused) == expected
+    assert with_canary(wanted, None, refused) == wanted
