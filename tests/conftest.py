@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+from overhearing import nothing_wrong
 from support import Rig
 
 from alpaca_broker.embedded import EmbeddedRedis
@@ -35,6 +36,13 @@ def everything_is_heard(caplog: pytest.LogCaptureFixture) -> None:
     """Log lines of every level reach `caplog`, whatever a test before has set up."""
     logging.getLogger("alpaca_broker").propagate = True
     caplog.set_level(logging.DEBUG, "alpaca_broker")
+
+
+@pytest.fixture(autouse=True)
+def what_brokers_say_is_as_the_contract_has_it() -> Iterator[None]:
+    """Whoever hears it: every message of every broker of this test."""
+    yield
+    nothing_wrong()
 
 
 @pytest.fixture(scope="session")

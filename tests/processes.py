@@ -10,6 +10,7 @@ from collections import deque
 from pathlib import Path
 from types import TracebackType
 
+from overhearing import overhear
 from support import KEY_ID, SECRET, eventually
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +23,8 @@ def clean_environment(**values: str) -> dict[str, str]:
 
 
 def broker_environment(url: str, redis_port: int, **more: str) -> dict[str, str]:
-    """The variables of a broker with a paper account at a simulator."""
+    """The variables of a broker with a paper account at a simulator; what it says is checked."""
+    overhear(redis_port, more.get("CHANNEL_PREFIX", ""))
     return clean_environment(
         PAPER_ALPACA_API_KEY_ID=KEY_ID,
         PAPER_ALPACA_API_SECRET_KEY=SECRET,
@@ -60,6 +62,10 @@ class Process:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
     def says(self, text: str, within_s: float = 20.0) -> str:
         """Wait for a line that holds `text`, and return it."""

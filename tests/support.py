@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
 import redis
 from contract_schema import offence
+from overhearing import overhear
 
 from alpaca_broker.broker import AlpacaBroker
 from alpaca_broker.core.channels import Channels
@@ -54,6 +58,18 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@contextmanager
+def frozen(server: EmbeddedRedis) -> Iterator[None]:
+    """Redis is stopped as a whole, with all its connections open."""
+    with redis.Redis(port=server.port) as plain:
+        process = int(plain.info("server")["process_id"])
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
 
 
 class Bot:
@@ -132,6 +148,7 @@ class Rig:
 
     def start(self, *, live: bool = True) -> Rig:
         """Start the broker; with `live`, wait until both streams are."""
+        overhear(self.valkey.port, self.channels.prefix)
         self.broker.start()
         if live:
             eventually(lambda: self.broker.status().state == "live", why="the broker is not live")

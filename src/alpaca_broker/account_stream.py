@@ -1,7 +1,7 @@
 """One account's order stream: its link to Alpaca, and what comes over it.
 
-Owns the conversation (who we are, what we listen to) and the reading of order events, which it puts
-into its lane. A full lane stops the reading of this account's stream, nothing else.
+Owns the link and what the status and the gaps say of it. What the events mean, and which were told
+before, is the reconciler's. A full lane stops the reading of this account's stream, nothing else.
 """
 
 from __future__ import annotations
@@ -10,20 +10,28 @@ import asyncio
 import logging
 from collections.abc import Callable
 from time import time
-from typing import Any
 
 import aiohttp
+from msgspec import structs
 
 from alpaca_broker.alpaca.link import Link, open_link
 from alpaca_broker.alpaca.rest import Account, TradingRest
 from alpaca_broker.bus.journal import Journal
-from alpaca_broker.core.messages import AccountStatus, Gap
-from alpaca_broker.core.orders import dedupe_key, order_update
+from alpaca_broker.core.messages import AccountState, AccountStatus, Gap
+from alpaca_broker.core.orderbook import HOLD_S, MARGIN_S
+from alpaca_broker.core.orders import order_event
 from alpaca_broker.core.outage import RESTARTED, Outage
-from alpaca_broker.core.verdicts import NO_CODE
-from alpaca_broker.core.wire import json_object, listen_message, trading_auth_message
-from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
+from alpaca_broker.core.trading_session import (
+    Heard,
+    NotUnderstood,
+    SendListen,
+    State,
+    TradingSession,
+)
+from alpaca_broker.core.wire import listen_message, trading_auth_message
+from alpaca_broker.errors import UpstreamUnavailable
 from alpaca_broker.order_lane import OrderLane
+from alpaca_broker.reconciliation import Reconciler
 from alpaca_broker.settings import KeyPair, RedisTarget
 from alpaca_broker.supervision import LinkState, Supervisor
 from alpaca_broker.telemetry import Seldom, fields
@@ -45,6 +53,7 @@ class AccountStream:
         order_channel: Callable[[str], str],
         changed: Callable[[], None],
         on_gap: Callable[[Gap], None],
+        calls_per_minute: float,
     ) -> None:
         self._keys, self._url, self._rest_url = keys, url, rest_url
         self._order_channel, self._on_gap = order_channel, on_gap
@@ -57,7 +66,12 @@ class AccountStream:
         self._known = asyncio.Event()
         self._last_event: float | None = None
         self._account_names: frozenset[str] = frozenset()
+        self._doubt: str | None = None  # why the stream may lack something
+        self._missed: Gap | None = None  # what was told as not recovered
         self.lane = OrderLane()
+        self._reconciler = Reconciler(
+            keys.environment, self.lane, self._checked, calls_per_minute=calls_per_minute
+        )
         self.account: Account | None = None
 
     @property
@@ -73,9 +87,12 @@ class AccountStream:
     @property
     def status(self) -> AccountStatus:
         """What the heartbeat says of this account. May be read from any thread."""
-        state, error = self._state.state, self._state.error
+        state: AccountState = self._state.state
+        error = self._state.error
         if state == "live" and self.lane.trouble is not None:
             state, error = "stale", self.lane.trouble
+        elif state == "live" and (doubt := self._doubt or self._reconciler.unchecked) is not None:
+            state, error = "degraded", doubt
         return AccountStatus(
             environment=self._keys.environment,
             state=state,
@@ -83,14 +100,14 @@ class AccountStream:
             account_number=self.account.account_number if self.account else None,
             last_message=self._last_event,
             error=error,
+            open_orders=self._reconciler.open_count,
+            reconciled=self._reconciler.reconciled,
+            recovered=self._reconciler.recovered,
         )
 
     def begin(self, epoch: int, received: dict[str, float]) -> None:
         """We lead under this epoch; `received` says until when accounts were heard before."""
         self._epoch, self._received = epoch, received
-        self._outage = Outage()  # of an epoch that was lost: whoever led since has told it
-        if self.account is not None:
-            self._missed_since(self.account.id)
 
     def named(self, account_names: frozenset[str]) -> None:
         """Bots follow orders under these names: the account's number is one we understand."""
@@ -109,33 +126,61 @@ class AccountStream:
             Superseded: another broker leads.
         """
         await self._known.wait()
-        await self.lane.write(journal(self.name), target)
+        kept = journal(self.name)
+        kept.open_orders = lambda: self._reconciler.open_orders
+        watermark = self._received.get(self.name)
+        since = (watermark or 0.0) - 2 * MARGIN_S
+        history = await self.lane.insist(lambda: kept.history(since), target)
+        self._reconciler.restore(self.name, history, watermark)
+        await self.lane.write(kept, target)
 
     async def _converse(self, http: aiohttp.ClientSession) -> None:
         """One link, from the account's name to the link's end."""
+        rest = TradingRest(http, self._rest_url, self._keys)
         if self.account is None:
-            rest = TradingRest(http, self._rest_url, self._keys)
             self.account = await rest.account()
+            self._state.ever_live = True  # the keys are good: a refusal by the stream will pass
             self.named(self._account_names)
             self._known.set()
-            self._missed_since(self.account.id)
+            if (at := self._received.get(self.account.id)) is not None:
+                self._outage.begins(at, (), RESTARTED)
+        self._reconciler.hold()
         async with open_link(http, self._url) as link:
-            await self._greet(link)
-            self._is_live(self.account)
+            session = await self._greet(link)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(link.stay_heard(self.lane.has_room), name="pings")
+                    tasks.create_task(self._reconcile(rest, self.account), name="reconciliation")
+                    tasks.create_task(self._reconciler.release_holes(), name="holes")
                     while True:
-                        self._take(await link.receive())
+                        await self._take(await link.receive(), link, session)
                         await self.lane.room()
             finally:
                 self._outage.begins(round(time(), 6), (), "the order stream ended")
 
-    def _missed_since(self, account_id: str) -> None:
-        if (at := self._received.get(account_id)) is not None:
-            self._outage.begins(at, (), RESTARTED)
+    async def _greet(self, link: Link) -> TradingSession:
+        """Authenticate, and listen."""
+        session = TradingSession(self._url)
+        try:
+            async with asyncio.timeout(GREETING_WITHIN_S):
+                await link.send(trading_auth_message(self._keys.key_id, self._keys.secret))
+                while session.state is not State.LISTENING:
+                    await self._take(await link.receive(), link, session)
+        except TimeoutError as error:
+            raise UpstreamUnavailable(self._url, f"{session.state.value} for too long") from error
+        return session
+
+    async def _reconcile(self, rest: TradingRest, account: Account) -> None:
+        """Live, once what was missed is told; then keep watch."""
+        if await self._reconciler.catch_up(rest):
+            await self.lane.drain(HOLD_S)  # whoever hears "live" has heard what was missed
+            self._is_live(account)
+        else:
+            self._is_degraded(account)
+        await self._reconciler.keep_watch(rest, self._found)
 
     def _is_live(self, account: Account) -> None:
+        self._doubt = None
         self._state.set("live")
         log.info(
             "%s account %s is live (id %s)",
@@ -144,67 +189,67 @@ class AccountStream:
             account.id,
             extra=fields(account_id=account.id, environment=self._keys.environment),
         )
-        if gap := self._outage.ends(round(time(), 6), (), self._epoch):
-            gap.account_id = account.id
-            self._on_gap(gap)
+        self._tell_gap(self._outage.ends(round(time(), 6), (), self._epoch), recovered=True)
 
-    async def _greet(self, link: Link) -> None:
-        """Authenticate, then listen (Alpaca's page "Websocket Streaming": there is no welcome)."""
-        try:
-            async with asyncio.timeout(GREETING_WITHIN_S):
-                await link.send(trading_auth_message(self._keys.key_id, self._keys.secret))
-                answer = await self._answer(link, "authorization")
-                if answer.get("status") != "authorized":
-                    text = str(answer.get("message") or "unauthorized")[:300]
-                    raise UpstreamRefused(NO_CODE, f"{self._url}: {text}")
-                await link.send(listen_message())
-                answer = await self._answer(link, "listening")
-                if "trade_updates" not in (answer.get("streams") or ()):
-                    raise UpstreamRefused(NO_CODE, f"{self._url}: no order events for this key")
-        except TimeoutError as error:
-            raise UpstreamUnavailable(self._url, "no answer to the greeting") from error
+    def _is_degraded(self, account: Account) -> None:
+        """Events flow although nobody knows what was missed: bots are told so."""
+        self._doubt = f"what was missed is not known yet: {self._reconciler.trouble}"
+        self._state.set("live")
+        log.warning("%s account %s: %s", self._keys.environment, account.id, self._doubt)
+        self._missed = self._outage.ends(round(time(), 6), (), self._epoch)
+        self._tell_gap(self._missed, recovered=False)
 
-    async def _answer(self, link: Link, stream: str) -> dict[str, Any]:
-        """The data of the next message of `stream`; order events in between are taken."""
-        while True:
-            frame = await link.receive()
-            message = json_object(frame)
-            if message is not None and message.get("stream") == stream:
-                data = message.get("data")
-                return data if isinstance(data, dict) else {}
-            self._take(frame)
+    def _checked(self) -> None:
+        """REST has answered, and everything that it shows is told."""
+        missed, self._missed = self._missed, None
+        if self._doubt is not None and self.account is not None:
+            self._is_live(self.account)
+            self._state.changed()
+        self._tell_gap(missed, recovered=True)
 
-    def _take(self, frame: bytes | str) -> None:
-        """Put an order event into the lane; anything else is complained about.
+    def _found(self, events: int, since: float) -> None:
+        """The stream was up and did not bring these events: REST did."""
+        if self._doubt is not None:
+            return  # they belong to what is told as missed already
+        what = "an event" if events == 1 else f"{events} events"
+        log.warning("the order stream did not bring %s: REST showed it", what)
+        gap = Gap(
+            began=since,
+            ended=round(time(), 6),
+            symbols=[],
+            reason=f"the order stream did not bring {what}",
+            recovered=True,
+            epoch=self._epoch,
+        )
+        self._tell_gap(gap, recovered=True)
 
-        Raises:
-            UpstreamUnavailable: Alpaca says that the stream ends.
-        """
+    def _tell_gap(self, gap: Gap | None, *, recovered: bool) -> None:
+        if gap is not None:
+            self._on_gap(structs.replace(gap, account_id=self.name, recovered=recovered))
+
+    async def _take(self, frame: bytes | str, link: Link, session: TradingSession) -> None:
+        """Take one frame: an event goes to be told, anything strange is complained about."""
         now = round(time(), 6)
-        message = json_object(frame)
-        data = message.get("data") if message is not None else None
-        if message is not None and message.get("action") == "error":
-            text = str(data.get("error_message") if isinstance(data, dict) else "an error")[:300]
-            raise UpstreamUnavailable(self._url, f"the stream ends: {text}")
-        if message is not None and message.get("stream") in ("listening", "authorization"):
-            return
-        update = None
-        is_update = message is not None and message.get("stream") == "trade_updates"
-        if is_update and isinstance(data, dict):
-            update = order_update(
-                data,
-                account_id=self.name,
-                environment=self._keys.environment,
-                received_at=now,
-            )
-        if update is None or not isinstance(data, dict):
-            self._complain(frame)
-            return
-        self._last_event = now
-        self.lane.put(update, dedupe_key(update, data.get("event_id")))
+        match session.receive(frame):
+            case SendListen():
+                await link.send(listen_message())
+            case Heard(data):
+                event = order_event(
+                    data,
+                    account_id=self.name,
+                    environment=self._keys.environment,
+                    received_at=now,
+                )
+                if event is None:
+                    self._complain(frame)
+                else:
+                    self._last_event = now
+                    self._reconciler.hear(event)
+            case NotUnderstood():
+                self._complain(frame)
 
     def _complain(self, frame: bytes | str) -> None:
-        if len(frame) > 1 and self._complaints.may_say():  # a heartbeat is one byte (JS SDK 3)
+        if self._complaints.may_say():
             sample = frame if isinstance(frame, str) else frame[:600].decode("utf-8", "replace")
             more = self._complaints.more()
             log.warning("an order message was not understood%s: %s", more, sample[:300])

@@ -97,7 +97,7 @@ class AlpacaBroker:
             publisher=lambda: Publisher(target, bound=settings.price_buffer, fence=fence),
         )
         self._orders = OrderProducer(
-            tuple(
+            lambda: tuple(
                 AccountStream(
                     keys=pair,
                     url=settings.trading_stream_url(pair.environment),
@@ -105,6 +105,7 @@ class AlpacaBroker:
                     order_channel=channels.order,
                     changed=self._changed,
                     on_gap=self._gap,
+                    calls_per_minute=settings.reconcile_calls_per_minute,
                 )
                 for pair in settings.key_pairs()
             ),

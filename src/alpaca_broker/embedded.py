@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -17,8 +18,11 @@ from alpaca_broker.errors import BusError
 class EmbeddedRedis:
     """A Valkey server on 127.0.0.1; `port` is known once it is started."""
 
-    def __init__(self, port: int | None = None, **config: str) -> None:
-        self._config = config
+    def __init__(
+        self, port: int | None = None, *, folder: Path | None = None, **config: str
+    ) -> None:
+        """`folder` keeps the data over restarts; without it each start is an empty server's."""
+        self._config, self._folder = config, folder
         self._wanted = port
         self._server: Any = None
         self.port = 0
@@ -37,7 +41,9 @@ class EmbeddedRedis:
         try:
             # A restart keeps the port, so that clients find the server again.
             self._wanted = self._wanted or _free_port()
-            self._server = ValkeyServer(port=self._wanted, config=self._config)
+            self._server = ValkeyServer(
+                port=self._wanted, data_dir=self._folder, config=self._config
+            )
             self._server.start()
             self.port = self._wanted
         except (ValkeyServerError, OSError) as error:

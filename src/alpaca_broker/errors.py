@@ -13,6 +13,8 @@ Errors keep their facts as fields and build their text in `__str__`. No secret e
 
 from __future__ import annotations
 
+from ssl import SSLError
+
 
 class BrokerError(Exception):
     """The base of every error that the broker raises on purpose."""
@@ -77,3 +79,10 @@ class BusError(BrokerError):
 
     def __str__(self) -> str:
         return f"Redis at {self.where}: {self.reason}"
+
+
+def tls_refusal(error: BaseException | None) -> SSLError | None:
+    """Why TLS failed, where it is that: libraries say so only in what their error came from."""
+    while error is not None and not isinstance(error, SSLError):
+        error = error.__cause__ or error.__context__
+    return error

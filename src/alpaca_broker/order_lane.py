@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
+from typing import TypeVar
 
 from alpaca_broker.bus.journal import Journal, Superseded
 from alpaca_broker.bus.redis_client import RedisError, advice
 from alpaca_broker.core.backoff import Patience
-from alpaca_broker.core.messages import OrderUpdate
+from alpaca_broker.core.orders import OrderEvent
 from alpaca_broker.settings import RedisTarget
 from alpaca_broker.telemetry import Seldom
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 QUEUED_EVENTS = 10_000
 DRAIN_WITHIN_S = 1.0
@@ -30,7 +35,7 @@ class OrderLane:
     def __init__(self, bound: int = QUEUED_EVENTS) -> None:
         self._bound = bound
         # The bound is `has_room`: a `put` that waits could be cancelled with an event in its hands.
-        self._queue: asyncio.Queue[tuple[OrderUpdate, str]] = asyncio.Queue()
+        self._queue: asyncio.Queue[OrderEvent | None] = asyncio.Queue()
         self._roomy = asyncio.Event()
         self._roomy.set()
         self._unfinished = 0
@@ -39,10 +44,17 @@ class OrderLane:
         self.trouble: str | None = None  # what keeps events from the journal
         self.recorded = 0
 
-    def put(self, update: OrderUpdate, key: str) -> None:
-        """Take one event; `key` is its dedupe key."""
+    def put(self, event: OrderEvent) -> None:
+        """Take one event."""
+        self._put(event)
+
+    def reopen(self) -> None:
+        """Have the open orders written anew, after what is already here."""
+        self._put(None)
+
+    def _put(self, event: OrderEvent | None) -> None:
         self._unfinished += 1
-        self._queue.put_nowait((update, key))
+        self._queue.put_nowait(event)
         if self._unfinished >= self._bound:
             self._roomy.clear()
 
@@ -54,13 +66,6 @@ class OrderLane:
         """Wait until the full lane is half empty."""
         await self._roomy.wait()
 
-    def clear(self) -> None:
-        """Drop what is not recorded: whoever leads next has it from Alpaca."""
-        self._queue = asyncio.Queue()
-        self._unfinished = 0
-        self._roomy.set()
-        self.trouble = None
-
     async def write(self, journal: Journal, target: RedisTarget) -> None:
         """Record every event until cancelled.
 
@@ -68,41 +73,45 @@ class OrderLane:
             Superseded: another broker leads.
         """
         while True:
-            update, key = await self._queue.get()
+            event = await self._queue.get()
             try:
-                await self._record(journal, target, update, key)
+                await self.insist(partial(self._record, journal, event), target)
             except (Superseded, asyncio.CancelledError):
                 raise
             except Exception:
                 # Nobody foresaw it, and it must not stop the events behind it.
-                log.exception("the %s of order %s was not recorded", update.event, update.order_id)
+                log.exception("an event was not recorded: %s", event and event.key)
             self._queue.task_done()
             self._unfinished -= 1
             if self._unfinished <= self._bound // 2:
                 self._roomy.set()
 
-    async def drain(self) -> int:
+    async def drain(self, within_s: float = DRAIN_WITHIN_S) -> int:
         """Wait until everything is recorded; returns how many events were not in time."""
         try:
-            async with asyncio.timeout(DRAIN_WITHIN_S):
+            async with asyncio.timeout(within_s):
                 await self._queue.join()
         except TimeoutError:
             pass
         return self._unfinished
 
-    async def _record(
-        self, journal: Journal, target: RedisTarget, update: OrderUpdate, key: str
-    ) -> None:
+    async def insist(self, asking: Callable[[], Awaitable[T]], target: RedisTarget) -> T:
+        """Ask Redis until it has answered; what it is asked must bear a second time."""
         patience = Patience(random.uniform, first=0.05, ceiling=2.0, settled=1.0)
         while True:
             began = monotonic()
             try:
-                if await journal.record(update, key, self.also_on):
-                    self.recorded += 1
+                answer = await asking()
                 self.trouble = None
-                return
+                return answer
             except (RedisError, OSError) as error:
                 self.trouble = f"orders wait: {advice(error, target)}"
                 if self._complaints.may_say():
                     log.error("orders wait, none is dropped: %s", advice(error, target))
                 await asyncio.sleep(patience.after(monotonic() - began))
+
+    async def _record(self, journal: Journal, event: OrderEvent | None) -> None:
+        if event is None:
+            await journal.reopen()
+        elif await journal.record(event, self.also_on):
+            self.recorded += 1

@@ -29,7 +29,7 @@ class OrderProducer:
 
     def __init__(
         self,
-        streams: tuple[AccountStream, ...],
+        streams: Callable[[], tuple[AccountStream, ...]],
         *,
         channels: Channels,
         target: RedisTarget,
@@ -37,7 +37,11 @@ class OrderProducer:
         fence: Fence,
         journal_length: int,
     ) -> None:
-        self._streams = streams
+        # New ones for each epoch: nothing of the last one is known to be true any more.
+        self._make_streams, self._streams = streams, streams()
+        self._account_names: frozenset[str] = frozenset()
+        self._received: dict[str, float] = {}
+        self._recorded_before = 0
         self._channels, self._target, self._make_client = channels, target, client
         self._fence, self._journal_length = fence, journal_length
         self._tenure = Tenure()
@@ -50,15 +54,14 @@ class OrderProducer:
     @property
     def events(self) -> int:
         """How many order events were recorded."""
-        return sum(stream.lane.recorded for stream in self._streams)
+        return self._recorded_before + sum(stream.lane.recorded for stream in self._streams)
 
     def lead(self, epoch: int, received: dict[str, float]) -> None:
         """Speak under this epoch from now on; until then nothing is opened.
 
         `received` says until when a broker before us heard each account, in epoch seconds.
         """
-        for stream in self._streams:
-            stream.begin(epoch, received)
+        self._received = received
         self._tenure.begin(epoch)
 
     def unlead(self) -> None:
@@ -67,6 +70,7 @@ class OrderProducer:
 
     def named(self, account_names: frozenset[str]) -> None:
         """Bots follow orders under these ids or numbers."""
+        self._account_names = account_names
         for stream in self._streams:
             stream.named(account_names)
 
@@ -80,6 +84,11 @@ class OrderProducer:
         Raises:
             ExceptionGroup of Superseded: another broker leads.
         """
+        self._recorded_before = self.events
+        self._streams = self._make_streams()
+        for stream in self._streams:
+            stream.begin(epoch, self._received)
+            stream.named(self._account_names)
         client = self._make_client()
         try:
             async with asyncio.TaskGroup() as writers:
@@ -98,8 +107,6 @@ class OrderProducer:
                 finally:
                     if self._tenure.epoch == epoch:
                         await self._drain()
-                    for stream in self._streams:
-                        stream.lane.clear()
                     for task in writing:
                         task.cancel()
         finally:

@@ -123,6 +123,7 @@ class Settings(BaseSettings):
     forget_unheard_after: Annotated[float, Field(ge=1, le=31_536_000)] = 600.0
     listening_is_enough: bool = True
     check_symbols: bool = True
+    reconcile_calls_per_minute: Annotated[float, Field(ge=1, le=100_000)] = 20.0
     order_journal_length: Annotated[int, Field(ge=100, le=10_000_000)] = 10_000
     log_level: Annotated[LogLevel, BeforeValidator(_upper)] = "INFO"
 

@@ -19,8 +19,6 @@ from alpaca_broker.errors import BrokerError, UpstreamRefused
 
 log = logging.getLogger(__name__)
 
-# Alpaca keeps a dead session for ~90 s; twelve attempts in that time are plenty.
-SLOWLY_S = 8.0
 SLOT_TAKEN = 406
 
 
@@ -87,8 +85,7 @@ class Supervisor:
                 log.error("%s: %s. Not trying again.", self._name, text)
                 self._state.set("refused", text)
                 return
-            slowly = what is not Verdict.RETRY
-            delay = self._patience.after(lasted, at_least=SLOWLY_S if slowly else 0.0)
+            delay = self._patience.after(lasted, slowly=what is not Verdict.RETRY)
             log.warning("%s: %s. Next attempt in %.1f s.", self._name, text, delay)
             self._state.set("backoff", text)
             await asyncio.sleep(delay)

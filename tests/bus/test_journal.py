@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis.asyncio
+from full_disk import SmallDisk
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from support import Bot
@@ -16,6 +18,7 @@ from support import Bot
 from alpaca_broker.bus.journal import Journal, Superseded
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import OrderUpdate
+from alpaca_broker.core.orders import OrderEvent
 from alpaca_broker.embedded import EmbeddedRedis
 
 EPOCH = 1_000
@@ -65,8 +68,8 @@ async def test_events_are_numbered_kept_and_published(
     """seq rises by one; entry ids are SEQ-0; the channel gets what the journal keeps."""
     book = journal(client, prefix)
     with Bot(valkey.port, f"{prefix}order:acc", f"{prefix}order:PA1") as bot:
-        assert await book.record(update("o1"), "k1", also_on=f"{prefix}order:PA1")
-        assert await book.record(update("o2"), "k2")
+        assert await book.record(OrderEvent(update("o1"), "k1"), also_on=f"{prefix}order:PA1")
+        assert await book.record(OrderEvent(update("o2"), "k2"))
         heard = [bot.next() for _ in range(3)]
     kept = await entries(client, prefix)
     assert [e["seq"] for e in kept] == [1, 2]
@@ -81,20 +84,20 @@ async def test_events_are_numbered_kept_and_published(
 async def test_open_orders_mirror_the_last_event(client: redis.asyncio.Redis, prefix: str) -> None:
     """An order is there while it can change, and gone when it cannot."""
     book = journal(client, prefix)
-    await book.record(update("o1"), "k1")
-    await book.record(update("o2"), "k2")
-    await book.record(update("o1", "filled", "fill"), "k3")
+    await book.record(OrderEvent(update("o1"), "k1"))
+    await book.record(OrderEvent(update("o2"), "k2"))
+    await book.record(OrderEvent(update("o1", "filled", "fill"), "k3"))
     assert await client.hkeys(f"{prefix}orders:open:acc") == [b"o2"]  # type: ignore[misc]
 
 
 async def test_the_same_event_is_recorded_once(client: redis.asyncio.Redis, prefix: str) -> None:
     """Within one broker's life, and by the next broker that reads the journal."""
     first = journal(client, prefix)
-    assert await first.record(update(), "k1")
-    assert not await first.record(update(), "k1")
+    assert await first.record(OrderEvent(update(), "k1"))
+    assert not await first.record(OrderEvent(update(), "k1"))
     second = journal(client, prefix, epoch=EPOCH + 1)
-    assert not await second.record(update(), "k1")
-    assert await second.record(update("o2"), "k2")
+    assert not await second.record(OrderEvent(update(), "k1"))
+    assert await second.record(OrderEvent(update("o2"), "k2"))
     kept = await entries(client, prefix)
     assert [e["seq"] for e in kept] == [1, 2]
     assert kept[0]["journal_id"] == kept[1]["journal_id"]
@@ -122,9 +125,9 @@ async def test_a_retry_after_a_lost_answer_is_done_not_doubled(
     book._script = Lost()  # type: ignore[assignment]
     with Bot(valkey.port, f"{prefix}order:acc") as bot:
         with pytest.raises(RedisError):
-            await book.record(update(), "k1")
-        assert await book.record(update(), "k1")
-        assert await book.record(update("o2"), "k2")
+            await book.record(OrderEvent(update(), "k1"))
+        assert await book.record(OrderEvent(update(), "k1"))
+        assert await book.record(OrderEvent(update("o2"), "k2"))
         assert [bot.next()[1]["order_id"] for _ in range(2)] == ["o1", "o2"]
     assert [e["seq"] for e in await entries(client, prefix)] == [1, 2]
 
@@ -133,7 +136,7 @@ async def test_a_stale_epoch_writes_nothing(client: redis.asyncio.Redis, prefix:
     """Whoever lost the lead is told so and leaves no trace."""
     await client.set(f"{prefix}broker:epoch", EPOCH + 1)
     with pytest.raises(Superseded):
-        await journal(client, prefix).record(update(), "k1")
+        await journal(client, prefix).record(OrderEvent(update(), "k1"))
     assert await entries(client, prefix) == []
 
 
@@ -143,10 +146,10 @@ async def test_a_lost_journal_gets_a_new_id_and_loses_no_event(
     """Redis lost the tail: the event is recorded at its place, and bots see a new journal_id."""
     book = journal(client, prefix)
     for n in range(3):
-        await book.record(update(f"o{n}"), f"k{n}")
+        await book.record(OrderEvent(update(f"o{n}"), f"k{n}"))
     old_id = book.journal_id
     await client.delete(f"{prefix}journal:order:acc")
-    assert await book.record(update("o9"), "k9")
+    assert await book.record(OrderEvent(update("o9"), "k9"))
     (entry,) = await entries(client, prefix)
     assert entry["seq"] == 4
     assert entry["journal_id"] != old_id
@@ -157,9 +160,9 @@ async def test_a_place_that_is_taken_is_left_alone(
 ) -> None:
     """Somebody wrote in between: nothing of it is overwritten, and ours comes after it."""
     one, two = journal(client, prefix), journal(client, prefix)
-    await one.record(update("o1"), "k1")
-    await two.record(update("o2"), "k2")
-    assert await one.record(update("o3"), "k3")
+    await one.record(OrderEvent(update("o1"), "k1"))
+    await two.record(OrderEvent(update("o2"), "k2"))
+    assert await one.record(OrderEvent(update("o3"), "k3"))
     assert [e["order_id"] for e in await entries(client, prefix)] == ["o1", "o2", "o3"]
 
 
@@ -167,7 +170,7 @@ async def test_the_journal_is_trimmed_by_count(client: redis.asyncio.Redis, pref
     """The oldest entries go; `seq` goes on."""
     book = journal(client, prefix, length=100)
     for n in range(120):
-        await book.record(update(f"o{n}"), f"k{n}")
+        await book.record(OrderEvent(update(f"o{n}"), f"k{n}"))
     assert [e["seq"] for e in await entries(client, prefix)] == list(range(21, 121))
 
 
@@ -175,12 +178,12 @@ async def test_a_full_redis_is_an_error_and_the_retry_succeeds(own_valkey: Embed
     """OOM: raised, nothing recorded; with room again the same call records it once."""
     client = redis.asyncio.Redis(port=own_valkey.port)
     book = journal(client, "")
-    await book.record(update("o0"), "k0")
+    await book.record(OrderEvent(update("o0"), "k0"))
     await client.config_set("maxmemory", "1")
     with pytest.raises(RedisError, match="maxmemory"):
-        await book.record(update("o1"), "k1")
+        await book.record(OrderEvent(update("o1"), "k1"))
     await client.config_set("maxmemory", "0")
-    assert await book.record(update("o1"), "k1")
+    assert await book.record(OrderEvent(update("o1"), "k1"))
     assert [e["seq"] for e in await entries(client, "")] == [1, 2]
     await client.aclose()
 
@@ -194,7 +197,7 @@ async def test_a_foreign_entry_stops_nothing(
     """Somebody wrote into the journal: ours go on after it."""
     await client.xadd(f"{prefix}journal:order:acc", entry, id="5-0")
     book = journal(client, prefix)
-    assert await book.record(update(), "k1")
+    assert await book.record(OrderEvent(update(), "k1"))
     assert book.seq == 6
 
 
@@ -210,10 +213,10 @@ async def test_an_event_that_could_not_be_published_is_published_by_the_retry(
     with Bot(own_valkey.port, "order:acc") as bot:
         for _ in range(2):
             with pytest.raises(RedisError, match="permission"):
-                await book.record(update(), "k1")
+                await book.record(OrderEvent(update(), "k1"))
         await admin.execute_command("ACL", "SETUSER", "narrow", "allchannels")
-        assert await book.record(update(), "k1")
-        assert await book.record(update("o2"), "k2")
+        assert await book.record(OrderEvent(update(), "k1"))
+        assert await book.record(OrderEvent(update("o2"), "k2"))
         assert [bot.next()[1]["order_id"] for _ in range(2)] == ["o1", "o2"]
     assert [e["seq"] for e in await entries(admin, "")] == [1, 2]
     await narrow.aclose()
@@ -227,7 +230,29 @@ async def test_a_failure_before_the_journal_leaves_nothing(
     await client.set(f"{prefix}orders:open:acc", "not a hash")
     book = journal(client, prefix)
     with pytest.raises(RedisError, match="WRONGTYPE"):
-        await book.record(update(), "k1")
+        await book.record(OrderEvent(update(), "k1"))
     assert await entries(client, prefix) == []
     await client.delete(f"{prefix}orders:open:acc")
-    assert await book.record(update(), "k1")
+    assert await book.record(OrderEvent(update(), "k1"))
+
+
+async def test_a_full_disk_is_an_error_and_the_retry_succeeds(tmp_path: Path) -> None:
+    """MISCONF: raised, nothing recorded; with room again the same calls record each once."""
+    with SmallDisk(tmp_path) as valkey:
+        client = redis.asyncio.Redis(port=valkey.port)
+        book = journal(client, "")
+        with Bot(valkey.port, "order:acc") as bot:
+            await book.record(OrderEvent(update("o0"), "k0"))
+            valkey.fill()
+            for _ in range(3):
+                with pytest.raises(RedisError, match="No space left"):
+                    await book.record(OrderEvent(update("o1"), "k1"))
+            assert len(await entries(client, "")) == 1
+            valkey.clear()
+            assert await book.record(OrderEvent(update("o1"), "k1"))
+            assert not await book.record(OrderEvent(update("o1"), "k1"))
+            assert await book.record(OrderEvent(update("o2"), "k2"))
+            assert [bot.next()[1]["order_id"] for _ in range(3)] == ["o0", "o1", "o2"]
+        assert [e["seq"] for e in await entries(client, "")] == [1, 2, 3]
+        assert await client.hkeys("orders:open:acc") == [b"o0", b"o1", b"o2"]  # type: ignore[misc]
+        await client.aclose()

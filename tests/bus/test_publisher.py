@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,10 +10,12 @@ from pathlib import Path
 import pytest
 import redis
 import redis.asyncio
+from msgspec.structs import replace
 from support import Bot
+from tls import tls_in_front_of
 
 from alpaca_broker.bus.publisher import Publisher, publish_head
-from alpaca_broker.bus.redis_client import connect
+from alpaca_broker.bus.redis_client import advice, connect
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.settings import RedisTarget
 
@@ -153,11 +153,8 @@ async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
 
 async def test_tls_is_spoken_and_checked(own_valkey: EmbeddedRedis, tmp_path: Path) -> None:
     """Over TLS with our CA by both kinds of connection; with another CA by neither."""
-    certificate, key = _self_signed(tmp_path)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
-    async with _tls_in_front_of(own_valkey.port, context) as port:
-        place = RedisTarget("localhost", port, 0, tls=True, tls_ca=str(certificate))
+    async with tls_in_front_of(own_valkey.port, tmp_path) as (port, ca):
+        place = RedisTarget("localhost", port, 0, tls=True, tls_ca=str(ca))
         async with publishing(place) as publisher:
             publisher.publish(publish_head("c"), b"{}")
             assert await publisher.drain(5.0) == 0
@@ -168,6 +165,11 @@ async def test_tls_is_spoken_and_checked(own_valkey: EmbeddedRedis, tmp_path: Pa
         async with publishing(RedisTarget("localhost", port, 0, tls=True)) as publisher:
             await until(lambda: publisher.error is not None)
             assert "certificate" in str(publisher.error).lower()
+        stranger = connect(replace(place, tls_ca=None), "test")
+        with pytest.raises(redis.RedisError) as caught:
+            await stranger.ping()  # type: ignore[misc]
+        assert "REDIS_TLS_CA" in advice(caught.value, place)
+        await stranger.aclose()
 
 
 async def test_something_that_is_no_redis_is_said() -> None:
@@ -183,37 +185,6 @@ async def test_something_that_is_no_redis_is_said() -> None:
     async with server, publishing(RedisTarget("127.0.0.1", port, 0)) as publisher:
         await until(lambda: publisher.error is not None)
         assert not publisher.connected
-
-
-@asynccontextmanager
-async def _tls_in_front_of(port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
-    """A TLS proxy: the embedded server speaks none itself."""
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65_536):
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-
-
-def _self_signed(folder: Path) -> tuple[Path, Path]:
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    words = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {certificate} -days 2"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([*words.split(), *subject], check=True, capture_output=True)
-    return certificate, key
 
 
 async def test_a_server_that_hangs_up_is_no_server(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import signal
 import socket
 from pathlib import Path
@@ -9,6 +11,10 @@ from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
+from typer.testing import CliRunner
+
+from alpaca_broker.cli.app import app
+from alpaca_broker.simulator.fault_script import listing
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -70,6 +76,16 @@ def test_a_bad_tick_file_is_one_line(start: Any, tmp_path: Path) -> None:
     [
         (("--speed", "fast"), "speed must be \"max\" or a positive number, not 'fast'"),
         (("--rate", "0"), "rate must be a positive number, not 0.0"),
+        (
+            ("--fault", "mute"),
+            "'mute' is no fault: a fault is NAME@WHEN[+DURATION][:COUNT, STREAM or PATH], as in "
+            "mute@10s or cut@1m:market",
+        ),
+        (
+            ("--fault", "mut@10s"),
+            "no such fault: 'mut'; did you mean mute? `--fault help` lists them",
+        ),
+        (("--time", "soon"), "time must be \"now\" or like 2026-11-27T12:59, not 'soon'"),
         (("--key", "half"), "--key takes a key id and a secret, as in --key demo:secret"),
     ],
 )
@@ -86,3 +102,43 @@ def test_given_keys_are_not_repeated_in_full(start: Any) -> None:
     command.says("PAPER_ALPACA_API_KEY_ID=me")
     assert command.end() == 0
     assert "hidden-word" not in command.out + command.err
+
+
+def test_faults_happen_and_are_said_beside_the_settings(start: Any) -> None:
+    """From the first connection on: the socket is cut, standard error says so, orders came."""
+    command = start("simulate", "--port", "0", "--orders", "200", "--fault", "cut@100ms:trading")
+    command.says("PAPER_ALPACA_API_SECRET_KEY=")
+    settings = command.out
+    port = int(re.search(r"127\.0\.0\.1:(\d+)", settings)[1])  # type: ignore[index]
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:
+        raw.sendall(
+            b"GET /stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OTAxMjM0NQ==\r\n\r\n"
+        )
+        assert raw.recv(4096).startswith(b"HTTP/1.1 101")
+        with contextlib.suppress(ConnectionResetError):
+            assert raw.recv(4096) == b""  # no close frame
+    said = "fault cut@100ms:trading: the sockets break without a close frame\n"
+    command.says(said)
+    request = Request(
+        f"http://127.0.0.1:{port}/v2/orders?status=all",
+        headers={"APCA-API-KEY-ID": "demo", "APCA-API-SECRET-KEY": "demo-secret"},
+    )
+    with build_opener(ProxyHandler({})).open(request, timeout=5) as response:
+        assert b'"client_order_id":"flow1.0"' in response.read()
+    assert command.end() == 0
+    assert (command.out, command.err) == (settings, said)
+
+
+def test_fault_help_lists_every_fault() -> None:
+    """One line each, and no simulator is started."""
+    result = CliRunner().invoke(app, ["simulate", "--fault", "help"])
+    assert result.exit_code == 0
+    assert result.output.splitlines()[3:] == listing()
+
+
+def test_the_page_on_practising_has_every_fault_as_it_is() -> None:
+    """docs/practising.md and the code say the same."""
+    page = (Path(__file__).parents[2] / "docs" / "practising.md").read_text()
+    rows = re.findall(r"^\| `(\S+@WHEN.*?)` \| (.*) \|$", page, re.MULTILINE)
+    assert [f"{usage:<42} {meaning}" for usage, meaning in rows] == listing()

@@ -179,6 +179,26 @@ def test_the_brokers_own_gap_is_passed_on(broker: FakeBroker, connect: Connect) 
     assert seqs([next(prices)]) == [2]
 
 
+def test_more_about_a_gap_that_was_told_casts_no_new_doubt(
+    broker: FakeBroker, connect: Connect
+) -> None:
+    """It is passed on, with what became of it; the price that came since is still fresh."""
+    client = connect()
+    prices = client.prices("AAPL")
+    assert client.wait_ready()
+    broker.price("AAPL")
+    next(prices)
+    eventually(lambda: client.is_fresh("AAPL"))
+    broker.redis.delete(broker.channels.last)
+    broker.gap("AAPL", again=True, reason="the newest 1,000 only")
+    broker.gap("AAPL", again=True, recovered=True)
+    for recovered in (False, True):
+        gap = next(prices)
+        assert isinstance(gap, Gap)
+        assert (gap.again, gap.recovered, gap.began) == (True, recovered, 1.0)
+    assert client.is_fresh("AAPL")
+
+
 def test_a_new_epoch_counts_anew_and_registers_again(broker: FakeBroker, connect: Connect) -> None:
     """At once, not after a third of the lease; lower epochs are ignored."""
     client = connect()

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from alpaca_broker.client.tracking import IGNORED, Health, Track
 from alpaca_broker.client.updates import FeedStatus, PriceUpdate, Status
 
+NOW = 100.0
+
 
 def price(
     seq: int, epoch: int = 1, timestamp: float = 0.0, source: str | None = None
@@ -63,23 +65,35 @@ def test_a_doubt_ends_with_the_next_number_or_a_comparison() -> None:
     assert track.judge(price(8)) == 2
     assert (track.in_doubt, track.why()) == (False, "reconnect")
     track.doubt("cut by redis")
-    assert track.compare(price(8)) == (0, False)
+    assert track.compare(price(8), NOW) == (0, False)
     assert not track.in_doubt
 
 
 def test_a_comparison_finds_what_a_quiet_symbol_lost() -> None:
     """The snapshot is ahead: what is between was missed, and the snapshot itself is newer."""
     track = track_at(5)
-    assert track.compare(price(8)) == (3, True)
+    assert track.compare(price(8), NOW) == (3, True)
     assert track.judge(price(9)) == 0
+
+
+def test_a_snapshot_from_before_we_listened_is_no_beginning() -> None:
+    """It may lag: what was published between it and our subscription is not ours to miss."""
+    track = Track("AAPL", 1)
+    track.listens_since = NOW
+    assert track.compare(price(8), NOW + 0.1) == (0, False)
+    assert track.judge(price(10)) == 0
+    later = Track("AAPL", 1)
+    later.listens_since = NOW
+    assert later.compare(price(8), NOW + 5) == (0, False)
+    assert later.judge(price(10)) == 1
 
 
 def test_a_late_snapshot_proves_nothing() -> None:
     """It lags by up to a second: the doubt stays, no number is taken back."""
     track = track_at(5)
     track.doubt("reconnect")
-    assert track.compare(price(4)) == (0, False)
-    assert track.compare(None) == (0, False)
+    assert track.compare(price(4), NOW) == (0, False)
+    assert track.compare(None, NOW) == (0, False)
     assert (track.in_doubt, track.known) == (True, 5)
 
 
@@ -88,7 +102,7 @@ def test_a_price_from_rest_repairs_a_gap_of_the_brokers() -> None:
     track = track_at(5)
     track.last = price(5, timestamp=1.0)
     track.doubt("broker gap")
-    assert track.compare(price(5, timestamp=2.0, source="snapshot")) == (0, True)
+    assert track.compare(price(5, timestamp=2.0, source="snapshot"), NOW) == (0, True)
     assert not track.in_doubt
 
 
@@ -104,8 +118,8 @@ def test_every_number_is_heard_or_missed_once(steps: list[tuple[bool, bool]]) ->
             heard += 1
         if compares:
             track.doubt("reconnect")
-            missed += track.compare(price(seq))[0]
-    missed += track.compare(price(seq))[0]
+            missed += track.compare(price(seq), NOW)[0]
+    missed += track.compare(price(seq), NOW)[0]
     assert heard + missed == seq
 
 

@@ -6,7 +6,9 @@ import json
 
 import pytest
 from contract_schema import offence
-from support import Rig
+from support import Bot
+
+from alpaca_broker.embedded import EmbeddedRedis
 
 GAP = {
     "type": "gap",
@@ -39,10 +41,10 @@ def test_a_missing_field_is_an_offence(name: str) -> None:
     assert offence({k: v for k, v in GAP.items() if k != name})
 
 
-def test_a_bot_of_the_tests_notices(rig: Rig) -> None:
+def test_a_bot_of_the_tests_notices(valkey: EmbeddedRedis, prefix: str) -> None:
     """A message that breaks the contract fails the test that hears it."""
-    channel = rig.channels.price("X")
-    with rig.bot(channel) as bot:
+    channel = f"{prefix}price:X"
+    with Bot(valkey.port, channel) as bot:
         bot.send(channel, json.dumps({"type": "price_update", "epoch": 1}).encode())
         with pytest.raises(AssertionError, match="price:X"):
             bot.next()

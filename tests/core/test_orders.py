@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from alpaca_broker.core.messages import OrderUpdate, encode
-from alpaca_broker.core.orders import bot_of, dedupe_key, is_open, order_update
+from alpaca_broker.core.orders import bot_of, dedupe_key, is_open, order_event
 
 
 def payload(event: str = "fill", **changes: Any) -> dict[str, Any]:
@@ -49,9 +49,9 @@ def payload(event: str = "fill", **changes: Any) -> dict[str, Any]:
 
 def update(data: dict[str, Any]) -> OrderUpdate:
     """The update of a payload that has one."""
-    found = order_update(data, account_id="acc", environment="paper", received_at=5.0)
+    found = order_event(data, account_id="acc", environment="paper", received_at=5.0)
     assert found is not None
-    return found
+    return found.update
 
 
 def test_a_fill_has_every_field_of_the_contract() -> None:
@@ -111,7 +111,7 @@ def test_an_event_that_lacks_a_field_is_still_an_event(missing: str) -> None:
 def test_what_names_no_order_is_none(order: object) -> None:
     """So that it is complained about instead of passed on."""
     data = payload() | {"order": order}
-    assert order_update(data, account_id="a", environment="paper", received_at=0.0) is None
+    assert order_event(data, account_id="a", environment="paper", received_at=0.0) is None
 
 
 def test_a_fill_is_the_same_from_whichever_source() -> None:

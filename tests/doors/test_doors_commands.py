@@ -9,13 +9,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from alpaca_broker.embedded import EmbeddedRedis
 
 ROOT = Path(__file__).parents[2]
+REQUIREMENTS = ROOT / "main/alpaca_broker/requirements.txt"
 SETTINGS = ("ALPACA_", "PAPER_ALPACA_", "REDIS_", "CHANNEL_", "PRICE", "ORDER_", "LOG_LEVEL")
 UNREACHABLE = re.compile(r"connection|timed out|name resolution|proxy", re.IGNORECASE)
 
@@ -110,20 +113,45 @@ def test_the_module_takes_the_options_of_run() -> None:
     assert "--embedded-redis" in done.stdout
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("no_env_file")
-def test_requirements_are_all_that_the_module_needs() -> None:
-    """`pip install -r main/alpaca_broker/requirements.txt` in a new environment; then it starts."""
+def test_requirements_are_all_that_the_module_needs(soak: bool) -> None:
+    """In a new environment that holds them alone it starts; under --soak pip installs them."""
     with tempfile.TemporaryDirectory() as folder:
-        assert run([sys.executable, "-m", "venv", folder], 60).returncode == 0
+        make = [sys.executable, "-m", "venv", *([] if soak else ["--without-pip"]), folder]
+        assert run(make, 60).returncode == 0
         path = f"{folder}/bin{os.pathsep}{os.environ['PATH']}"
-        install = ["pip", "install", "-r", "main/alpaca_broker/requirements.txt"]
-        done = run([f"{folder}/bin/{install[0]}", *install[1:]], 100, PATH=path, PIP_RETRIES="1")
-        if done.returncode and UNREACHABLE.search(done.stderr):
-            pytest.skip(f"no package index within reach: {done.stderr.splitlines()[-1]}")
-        assert done.returncode == 0, done.stderr
+        if soak:
+            pip_installs(folder, path)
+        else:
+            lend_packages(Path(folder))
         start = run([f"{folder}/bin/python", "-m", "main.alpaca_broker.main"], PATH=path)
         assert start.returncode == 2, start.stderr
         assert "PAPER_ALPACA_API_KEY_ID" in start.stderr
+
+
+def pip_installs(folder: str, path: str) -> None:
+    """`pip install -r main/alpaca_broker/requirements.txt`, as the README has it."""
+    done = run([f"{folder}/bin/pip", "install", "-r", str(REQUIREMENTS)], 100, PATH=path)
+    if done.returncode and UNREACHABLE.search(done.stderr):
+        pytest.skip(f"no package index within reach: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+
+
+def lend_packages(folder: Path) -> None:
+    """Links to what is installed here of the requirements, in the very versions; no more."""
+    (site,) = folder.glob("lib/python*/site-packages")
+    *pins, project = [line for line in REQUIREMENTS.read_text().splitlines() if line[0] != "#"]
+    assert project == "-e ."
+    for pin in map(Requirement, pins):
+        if pin.marker is not None and not pin.marker.evaluate():
+            continue
+        package = distribution(pin.name)
+        assert package.version in pin.specifier
+        for top in {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(str(package.locate_file(top)))
+    (site / "project.pth").write_text(f"{ROOT / 'src'}\n")
 
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -136,8 +136,10 @@ def buildah(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def container() -> Iterator[str]:
+def container(soak: bool) -> Iterator[str]:
     """A container of an image that was built as the README says."""
+    if not soak:
+        pytest.skip("the image is built under --soak: it takes half a minute")
     if shutil.which("buildah") is None:
         pytest.skip("the image is not built: buildah is not installed")
     if buildah("inspect", "--type", "image", BASE).returncode:
@@ -151,6 +153,7 @@ def container() -> Iterator[str]:
     buildah("rmi", f"localhost/{IMAGE}")
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(400)
 def test_the_image_works(
     container: str, valkey: EmbeddedRedis, prefix: str, simulator: SimulatorThread

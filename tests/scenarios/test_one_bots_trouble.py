@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 import redis
-from processes import ROOT, clean_environment
-from support import Rig, buy, eventually
+from support import Rig, buy
 
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
@@ -44,7 +39,7 @@ def test_a_bot_that_stops_reading_floods_or_talks_rubbish_hurts_nobody(
         ages, seqs = [], []
         try:
             with rig.bot("price:S0") as steady:
-                until = time.monotonic() + 6
+                until = time.monotonic() + 3
                 while time.monotonic() < until:
                     message = steady.next()[1]
                     ages.append(time.time() - message["received_at"])
@@ -54,7 +49,7 @@ def test_a_bot_that_stops_reading_floods_or_talks_rubbish_hurts_nobody(
             flood.join()
             deaf.close()
         assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
-        assert len(seqs) > 300
+        assert len(seqs) > 150
         assert sorted(ages)[len(ages) * 99 // 100] < 0.25
         assert rig.broker.symbols >= {"S0"}
         assert simulator.stats.market_connections == 1
@@ -71,45 +66,6 @@ def _flood(port: int, over: threading.Event) -> None:
             commands.execute()
         over.wait(0.02)
     client.close()
-
-
-BOT = """
-import json, sys, time, redis
-port, prefix, name = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-client = redis.Redis(port=port)
-turn = 0
-while True:
-    wish = {"action": ["register", "unregister"][turn % 2], "symbols": [f"S{turn % 5}"],
-            "bot_id": f"{name}-{turn % 17}", "ttl": 5}
-    client.publish(prefix + "broker:registration", json.dumps(wish))
-    turn += 1
-    time.sleep(0.02)
-"""
-
-
-def test_bots_killed_amid_their_registrations_leave_the_truth_behind(rig: Rig) -> None:
-    """Processes of fifty bots, a third killed with SIGKILL: it converges, nobody notices."""
-    rig.register("AAPL", bot_id="steady")
-    words = [sys.executable, "-c", BOT, str(rig.valkey.port), rig.channels.prefix]
-    bots = [
-        subprocess.Popen([*words, f"p{n}"], env=clean_environment(), cwd=ROOT) for n in range(3)
-    ]
-    try:
-        with rig.bot(rig.channels.price("AAPL")) as steady:
-            eventually(lambda: rig.broker.status().bots > 40, 15)
-            os.kill(bots[0].pid, signal.SIGKILL)
-            first = steady.next()[1]["seq"]
-            seen = [steady.next()[1]["seq"] for _ in range(200)]
-            assert seen == list(range(first + 1, first + 201))
-            for bot in bots[1:]:
-                bot.terminate()
-            eventually(lambda: rig.broker.status().bots == 1, 15)
-            eventually(lambda: rig.broker.symbols == {"AAPL"})
-    finally:
-        for bot in bots:
-            bot.kill()
-            bot.wait(5)
-    assert rig.simulator.stats.market_connections == 1
 
 
 def test_everybodys_orders_are_told_apart(rig: Rig) -> None:

@@ -3,8 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -33,6 +32,7 @@ from alpaca.trading.requests import (
     ReplaceOrderRequest,
 )
 from alpaca.trading.stream import TradingStream
+from simulator_sdk import running, until
 
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread, account_id_of
 
@@ -51,27 +51,6 @@ def client(simulator: SimulatorThread) -> Iterator[TradingClient]:
     yield made
     made.cancel_orders()
     made._session.close()
-
-
-@contextmanager
-def running(stream: Any, wake: Callable[[], object]) -> Iterator[None]:
-    """Run a stream as its users do; `wake` causes a message, so that it notices the stop."""
-    thread = threading.Thread(target=stream.run, name="sdk stream")
-    thread.start()
-    try:
-        yield
-    finally:
-        stream.stop()
-        wake()
-        thread.join(10)
-        assert not thread.is_alive()
-
-
-def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
 
 
 def limit_order(**more: Any) -> LimitOrderRequest:

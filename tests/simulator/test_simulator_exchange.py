@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from alpaca_broker.simulator import SimulatorOptions
-from alpaca_broker.simulator import accounts as accounts_module
 from alpaca_broker.simulator.accounts import Position
 from alpaca_broker.simulator.exchange import Exchange
 from alpaca_broker.simulator.market import Trade
@@ -97,11 +96,9 @@ def test_a_sale_is_covered_once(floor: Floor) -> None:
         floor.order("0.5", "sell")
 
 
-def test_old_orders_are_forgotten_above_the_bound(
-    floor: Floor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_orders_are_forgotten_above_the_bound() -> None:
     """Closed ones first; with open ones only, new orders are refused."""
-    monkeypatch.setattr(accounts_module, "ORDER_LIMIT", 2)
+    floor = Floor(order_limit=2)
     first, second = floor.order("1"), floor.order("1")
     with pytest.raises(OrderRefused, match="open orders"):
         floor.order("1")

@@ -43,6 +43,7 @@ SOURCES = sorted(Path(alpaca_broker.simulator.__file__).parent.glob("*.py"))
         ("trading_connection_limit", 0),
         ("rest_limit_per_min", 0),
         ("ledger_limit", 0),
+        ("order_limit", 0),
         ("fill_part", 0),
         ("cash", -1),
         ("keys", {"a": ""}),

@@ -371,6 +371,11 @@ def bad(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in (good | changes).items() if value is not None}
 
 
+def bracket(**changes: Any) -> dict[str, Any]:
+    exits = {"take_profit": {"limit_price": "12"}, "stop_loss": {"stop_price": "9"}}
+    return bad(**({"order_class": "bracket"} | exits | changes))
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -391,9 +396,13 @@ def bad(**changes: Any) -> dict[str, Any]:
         (bad(type="limit"), "require limit_price"),
         (bad(limit_price="1"), "must not have limit_price"),
         (bad(type="stop"), "require stop_price"),
-        (bad(order_class="bracket"), "bracket is not supported"),
+        (bad(order_class="bracket"), "require take_profit and stop_loss"),
+        (bracket(take_profit={}), "require take_profit.limit_price"),
+        (bracket(stop_loss={"limit_price": "9"}), "require take_profit.limit_price"),
+        (bracket(time_in_force="ioc"), "entry of a bracket"),
+        (bracket(qty="0.5"), "whole shares"),
         (bad(order_class="oco"), "oco is not supported"),
-        (bad(take_profit={"limit_price": "1"}), "legs are not supported"),
+        (bad(take_profit={"limit_price": "1"}), "without a bracket"),
         (bad(extended_hours=True), "extended hours"),
         (bad(client_order_id="x" * 129), "128"),
         ([], "object"),
@@ -405,6 +414,41 @@ async def test_bad_orders_are_422(quiet: Simulator, body: Any, text: str) -> Non
         status, answer = await rest("POST", "/v2/orders", body)
         assert (status, answer["code"]) == (422, 42210000)
         assert text in answer["message"]
+
+
+@pytest.mark.parametrize(("then", "ends"), [(12.5, "take_profit"), (8.5, "stop_loss")])
+async def test_the_exits_of_a_bracket_wait_for_the_entry(
+    quiet: Simulator, then: float, ends: str
+) -> None:
+    """Held until it has filled; where one exit fills, the other is cancelled."""
+    price(quiet, "A", 10)
+    async with trading(quiet) as client, rest_of(quiet) as rest:
+        status, order = await rest("POST", "/v2/orders", bracket(qty="10"))
+        assert (status, order["order_class"]) == (200, "bracket")
+        assert [leg["status"] for leg in order["legs"]] == ["held", "held"]
+        assert await updates(client, 6) == ["new", "held", "held", "fill", "new", "new"]
+        _, listed = await rest("GET", "/v2/orders?status=all&nested=true")
+        assert [o["id"] for o in listed] == [order["id"]]
+        _, still_open = await rest("GET", "/v2/orders?nested=true")
+        legs = {leg["id"] for leg in order["legs"]}
+        assert {o["id"] for o in still_open} == legs
+        price(quiet, "A", then)
+        fill, canceled = await update(client), await update(client)
+        assert (fill["event"], canceled["event"]) == ("fill", "canceled")
+        profit = order["legs"][0]["id"]
+        assert (fill["order"]["id"] == profit) == (ends == "take_profit")
+        assert {fill["order"]["id"], canceled["order"]["id"]} == legs
+        _, power = await rest("GET", "/v2/account")
+        assert power["buying_power"] == power["cash"]
+
+
+async def test_a_bracket_ends_with_its_entry(quiet: Simulator) -> None:
+    """Cancelled before it filled: the exits never come."""
+    async with trading(quiet) as client, rest_of(quiet) as rest:
+        await rest("POST", "/v2/orders", bracket())
+        status, done = await rest("DELETE", "/v2/orders")
+        assert (status, len(done)) == (207, 3)
+        assert await updates(client, 6) == ["new", "held", "held", *["canceled"] * 3]
 
 
 async def test_client_order_id_is_unique(quiet: Simulator) -> None:

@@ -6,16 +6,18 @@ patience.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import date
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 from yarl import URL
 
 from alpaca_broker.alpaca.link import HEADERS, reason
+from alpaca_broker.core.market_hours import CalendarDay, Clock
 from alpaca_broker.core.wire import Instant, Int64
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.settings import KeyPair, as_http
@@ -24,6 +26,7 @@ ANSWER_WITHIN_S = 10.0
 T = TypeVar("T")
 
 MOST_BYTES = 32 * 1024 * 1024
+MOST_ORDERS, MOST_FILLS = 500, 100  # in one answer (Alpaca's "Get All Orders", "Activities")
 
 
 class Account(Struct, frozen=True):
@@ -44,8 +47,44 @@ class LatestTrade(Struct):
     i: Int64 | None = None
 
 
+class PastTrade(LatestTrade):
+    """A trade of the past; `u` says whether it was taken back or corrected since."""
+
+    u: str | None = None
+
+
+class PastBar(Struct):
+    """A minute bar of the past; `t` is its beginning."""
+
+    t: Instant
+    o: float
+    h: float
+    l: float  # noqa: E741 - Alpaca's name
+    c: float
+    v: Int64 | float | None = None
+    vw: float | None = None
+    n: Int64 | None = None
+
+
 class _LatestTrades(Struct):
     trades: dict[str, LatestTrade]
+
+
+class TradePage(Struct):
+    """One page of past trades; `more` where the answer did not hold all."""
+
+    found: dict[str, list[PastTrade]] | None = field(default=None, name="trades")
+    more: str | None = field(default=None, name="next_page_token")
+
+
+class BarPage(Struct):
+    """The same for bars."""
+
+    found: dict[str, list[PastBar]] | None = field(default=None, name="bars")
+    more: str | None = field(default=None, name="next_page_token")
+
+
+PastPage = TradePage | BarPage
 
 
 class _Asset(Struct):
@@ -61,10 +100,14 @@ class _Rest:
             "APCA-API-KEY-ID": keys.key_id,
             "APCA-API-SECRET-KEY": keys.secret,
         }
+        self.calls = 0
+        self.remaining: int | None = None  # calls that Alpaca still grants, all its users together
+        self.resets_at: float | None = None  # when it grants all of them again, epoch seconds
 
     async def _get(self, path: str, kind: type[T]) -> T:
         url = self._base + path.partition("?")[0]  # as it is shown: a query may be long
         timeout = aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)
+        self.calls += 1
         try:
             # The path is quoted already: `BTC%2FUSD` must not become `BTC/USD`.
             address = URL(self._base + path, encoded=True)
@@ -72,6 +115,7 @@ class _Rest:
             async with self._http.get(
                 address, headers=self._headers, timeout=timeout, allow_redirects=False
             ) as answer:
+                self._limits(answer.headers)
                 body = await _whole(answer)
                 if answer.status != 200:
                     raise UpstreamRefused(answer.status, f"{url}: {_message(body)}", http=True)
@@ -81,9 +125,53 @@ class _Rest:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise UpstreamUnavailable(url, reason(error)) from error
 
+    def _limits(self, headers: Mapping[str, str]) -> None:
+        """Keep what the answer says about the rate limit (Alpaca's X-RateLimit-… headers)."""
+        remaining, resets_at = (
+            headers.get("X-RateLimit-Remaining"),
+            headers.get("X-RateLimit-Reset"),
+        )
+        if remaining is not None and remaining.isascii() and remaining.isdigit():
+            self.remaining = int(remaining[:9])
+        if resets_at is not None and resets_at.isascii() and resets_at.isdigit():
+            self.resets_at = float(resets_at[:12])
+
 
 class TradingRest(_Rest):
     """One account's REST API."""
+
+    async def orders(self, **query: str) -> list[Any]:
+        """Orders (`GET /v2/orders`), at most 500 (`MOST_ORDERS`) in one answer.
+
+        `status` open, closed or all; `after` and `until` look at the *submission* time, exclusive.
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as below.
+        """
+        query = {"limit": str(MOST_ORDERS), "nested": "false", **query}
+        return await self._get(f"/v2/orders?{urlencode(query)}", list[Any])
+
+    async def order(self, order_id: str) -> Any | None:
+        """One order, or None where Alpaca knows none of this id.
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as below.
+        """
+        try:
+            return await self._get(f"/v2/orders/{quote(order_id, safe='')}", dict[str, Any])
+        except UpstreamRefused as error:
+            if error.code == 404:
+                return None
+            raise
+
+    async def fills(self, **query: str) -> list[Any]:
+        """Fills (`GET /v2/account/activities/FILL`), at most 100 (`MOST_FILLS`) in one answer.
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as below.
+        """
+        query = {"page_size": str(MOST_FILLS), **query}
+        return await self._get(f"/v2/account/activities/FILL?{urlencode(query)}", list[Any])
 
     async def account(self) -> Account:
         """Who the keys belong to.
@@ -117,6 +205,22 @@ class TradingRest(_Rest):
             raise
         return True
 
+    async def clock(self) -> Clock:
+        """What time it is at the market, and when it opens and closes (`GET /v2/clock`).
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as above.
+        """
+        return await self._get("/v2/clock", Clock)
+
+    async def calendar(self, first: date, last: date) -> list[CalendarDay]:
+        """The trading days from `first` to `last` (`GET /v2/calendar`).
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: as above.
+        """
+        return await self._get(f"/v2/calendar?start={first}&end={last}", list[CalendarDay])
+
 
 class DataRest(_Rest):
     """Market data's REST API, for what the stream does not tell."""
@@ -130,6 +234,21 @@ class DataRest(_Rest):
         query = urlencode({"symbols": ",".join(symbols), "feed": feed})
         answer = await self._get(f"/v2/stocks/trades/latest?{query}", _LatestTrades)
         return answer.trades
+
+    async def past_trades(self, path: str, symbols: Iterable[str], **span: str) -> TradePage:
+        """The newest trades of these symbols in a span of time; `path` ends with `?` or `&`.
+
+        Raises:
+            UpstreamRefused: as above; 403 is what the plan does not show.
+            UpstreamUnavailable: as above.
+        """
+        query = urlencode({"symbols": ",".join(symbols), **span, "sort": "desc"})
+        return await self._get(path + query, TradePage)
+
+    async def past_bars(self, path: str, symbols: Iterable[str], **span: str) -> BarPage:
+        """The newest minute bars that begin in a span of time; otherwise as `past_trades`."""
+        query = urlencode({"symbols": ",".join(symbols), **span, "timeframe": "1Min"})
+        return await self._get(f"{path}{query}&sort=desc", BarPage)
 
 
 async def _whole(answer: aiohttp.ClientResponse) -> bytes:

@@ -21,7 +21,8 @@ from alpaca_broker.bus.redis_client import RedisError, deadline
 from alpaca_broker.core.backoff import Patience
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import Gap, Status, encode
-from alpaca_broker.telemetry import fields
+from alpaca_broker.settings import RedisTarget
+from alpaca_broker.telemetry import Seldom, fields
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +30,17 @@ EVERY_S = 1.0
 EXPIRES_S = 5
 KEPT_GAPS = 1_000
 
-# One beat, unless somebody leads under a higher epoch: then nothing is written.
+# One beat, unless somebody leads under a higher epoch: then nothing is written, and that epoch is
+# the answer. It is said before it is kept: a full disk or memory forbids writing, not saying; why
+# nothing was kept is then the answer.
 # KEYS epoch, status, received, gaps
 # ARGV our epoch, status, expiry in s, kept gaps, how many were heard, (name, heard at)…, gap…
 BEAT = """
 local stored = tonumber(redis.call('GET', KEYS[1]) or '') or 0
 if stored > tonumber(ARGV[1]) then return string.format('%d', stored) end
-redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
 redis.call('PUBLISH', KEYS[2], ARGV[2])
+local kept = redis.pcall('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
+if kept.err then return kept.err end
 local names = tonumber(ARGV[5])
 for i = 1, names do redis.call('HSET', KEYS[3], ARGV[4 + 2 * i], ARGV[5 + 2 * i]) end
 for i = 6 + 2 * names, #ARGV do
@@ -61,13 +65,20 @@ class Heartbeat:
     """Beats for one epoch after the other; `announce` and `beat_now` at any time."""
 
     def __init__(
-        self, client: Redis, channels: Channels, fence: Fence, compose: Callable[[], Status]
+        self,
+        client: Redis,
+        channels: Channels,
+        target: RedisTarget,
+        fence: Fence,
+        compose: Callable[[], Status],
     ) -> None:
+        self._target = target
         self._client, self._channels, self._fence = client, channels, fence
         self._compose = compose
         self._gaps: deque[bytes] = deque(maxlen=KEPT_GAPS)  # not yet told
         self._beat_script = client.register_script(BEAT)
         self._changed = asyncio.Event()
+        self._unkept = Seldom(60.0)
 
     def beat_now(self) -> None:
         """Something changed: do not wait for the next second."""
@@ -77,7 +88,8 @@ class Heartbeat:
         """Tell that something was missed: now, and in `broker:gaps` for bots that were away."""
         names = ", ".join(gap.symbols[:10]) or "none"
         lasted = gap.ended - gap.began
-        log.warning(
+        log.log(
+            logging.INFO if gap.recovered else logging.WARNING,
             "gap of %.1f s: %s (symbols: %s)",
             *(lasted, gap.reason, names),
             extra=fields(feed=gap.feed or None, account_id=gap.account_id or None),
@@ -128,11 +140,16 @@ class Heartbeat:
         heard = [word for pair in received.items() for word in pair]
         counts = [EXPIRES_S, KEPT_GAPS, len(received)]
         async with deadline():
-            stored = await self._beat_script(
+            answer = await self._beat_script(
                 keys=keys, args=[epoch, payload, *counts, *heard, *gaps]
             )
-        if stored:
-            raise Superseded(int(stored))
+        if answer.isdigit():
+            raise Superseded(int(answer))
+        if answer:
+            if self._unkept.may_say():
+                text = answer.decode("utf-8", "replace")
+                log.error("Redis at %s takes nothing in: %s", self._target.where, text)
+            return  # gaps wait, for they are to be kept
         for gap in gaps:
             if self._gaps and self._gaps[0] is gap:
                 self._gaps.popleft()
@@ -146,7 +163,7 @@ class Heartbeat:
 
 
 def _received(status: Status) -> dict[str, float]:
-    """Until when each live feed and account was heard: where a gap begins if we die now."""
+    """Until when each feed was heard and each account is known: a gap begins there if we die."""
     heard = {name: feed.last_message for name, feed in status.feeds.items() if feed.state == "live"}
-    heard |= {name: status.timestamp for name, a in status.accounts.items() if a.state == "live"}
+    heard |= {name: account.reconciled for name, account in status.accounts.items()}
     return {name: at for name, at in heard.items() if at is not None}

@@ -3,7 +3,8 @@
 -- first, and a refused PUBLISH is answered, not raised, for the event is then in the journal.
 --
 -- KEYS  1 journal stream   2 open orders hash   3 epoch
--- ARGV  1 our epoch   2 seq   3 dedupe key   4 payload   5 journal length   6 order id   7 "1" if open
+-- ARGV  1 our epoch   2 seq   3 dedupe key   4 payload   5 journal length   6 order id   7 "1" if
+--       the order is open, "0" if not, "-" where the event is older than what is known of it
 --       8 "again" to go on after a lost tail, "publish" for what is journalled and unheard, else ""
 --       9… channels
 -- Answers {"ok"}, {"done"} for a retry that had already succeeded, or what stands against it:
@@ -53,7 +54,7 @@ end
 
 if ARGV[7] == '1' then
   redis.call('HSET', KEYS[2], ARGV[6], ARGV[4])
-else
+elseif ARGV[7] == '0' then
   redis.call('HDEL', KEYS[2], ARGV[6])
 end
 redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[5], ARGV[2] .. '-0', 'data', ARGV[4], 'key', ARGV[3])

@@ -1,30 +1,44 @@
 """The order journal: every order event once, in order, kept and published in one step.
 
-Owns `seq` and `journal_id` of one account, and the script that is the only writer of its journal.
-An event may be recorded again after a lost answer: its dedupe key at its place says it is done.
+Owns `seq` and `journal_id` of one account, and the scripts that alone write its journal and its
+open orders. An event may be recorded again after a lost answer: its dedupe key at its place says it
+is done.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
 from importlib.resources import files
 from typing import cast
 from uuid import uuid4
 
 import msgspec
 import redis.asyncio as redis
-from msgspec import Struct
+from msgspec import Struct, structs
 from redis.exceptions import ResponseError
 
 from alpaca_broker.bus.fence import Fence, always_open
 from alpaca_broker.bus.redis_client import deadline
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import OrderUpdate, encode
-from alpaca_broker.core.orders import is_open
+from alpaca_broker.core.orders import OrderEvent, is_open
 from alpaca_broker.errors import BrokerError
 
 SCRIPT = files("alpaca_broker.bus").joinpath("journal.lua").read_text()
 REMEMBERED_KEYS = 10_000
+ENTRIES_AT_ONCE = 1_000
+ORDERS_AT_ONCE = 500
+
+# The open orders, written anew. KEYS 1 open orders hash   2 epoch
+# ARGV 1 our epoch   2 "1" to begin with an empty hash   3… (order id, payload)…
+REOPEN = """
+local stored = tonumber(redis.call('GET', KEYS[2]) or '') or 0
+if stored > tonumber(ARGV[1]) then return string.format('%d', stored) end
+if ARGV[2] == '1' then redis.call('DEL', KEYS[1]) end
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+return ''
+"""
 
 
 class Superseded(BrokerError):
@@ -43,6 +57,14 @@ class _Kept(Struct):
     journal_id: str = ""
 
 
+class History(Struct):
+    """What was told before, oldest first, with each event's dedupe key."""
+
+    entries: list[tuple[OrderUpdate, str]]
+    open_orders: list[OrderUpdate]
+    trimmed: bool  # whether there was more that is no longer kept
+
+
 class Journal:
     """One account's journal. One task writes it; not safe for more."""
 
@@ -58,6 +80,7 @@ class Journal:
     ) -> None:
         self._fence = fence or always_open()
         self._script = client.register_script(SCRIPT)
+        self._reopen_script = client.register_script(REOPEN)
         self._client = client
         self._keys = [
             channels.journal(account_id),
@@ -70,20 +93,22 @@ class Journal:
         self._known: OrderedDict[str, None] = OrderedDict()
         self._loaded = False
         self._unheard: str | None = None  # journalled, and not yet published
+        self.open_orders: Callable[[], Iterable[OrderUpdate]] = lambda: ()  # what is open now
         self.seq = 0
         self.journal_id = ""
 
-    async def record(self, update: OrderUpdate, key: str, also_on: str | None = None) -> bool:
-        """Journal and publish an update; False where the same event was recorded before.
+    async def record(self, event: OrderEvent, also_on: str | None = None) -> bool:
+        """Journal and publish an event; False where the same one was recorded before.
 
         Sets the update's `seq`, `journal_id` and `epoch`. May be called again with the same
-        arguments after an error: it is never doubled.
+        event after an error: it is never doubled.
 
         Raises:
             Superseded: another broker leads.
             redis.RedisError, OSError: Redis did not answer, or refused.
         """
         await self._fence.opened()
+        update, key = event.update, event.key
         if not self._loaded:
             await self._load()
         if key in self._known:
@@ -101,7 +126,7 @@ class Journal:
                 encode(update),
                 self._length,
                 update.order_id,
-                "1" if is_open(update) else "0",
+                "-" if event.is_late else "1" if is_open(update) else "0",
                 mode,
                 *channels,
             ]
@@ -116,6 +141,7 @@ class Journal:
                         return False
                 case ["lost", _]:
                     self.journal_id, mode = _new_journal_id(), "again"
+                    await self.reopen()
                 case ["unheard", reason]:
                     self.seq, self._unheard = update.seq, key
                     raise ResponseError(reason)
@@ -123,6 +149,56 @@ class Journal:
                     self.seq, self._unheard = update.seq, None
                     self._remember(key)
                     return True
+
+    async def history(self, since: float) -> History:
+        """What was told at or after `since` (epoch seconds), and the orders that are open.
+
+        Raises:
+            redis.RedisError, OSError: Redis did not answer.
+        """
+        newest_first: list[tuple[OrderUpdate, str]] = []
+        last, trimmed = "+", False
+        while True:
+            async with deadline():
+                answer = await self._client.xrevrange(self._keys[0], last, "-", ENTRIES_AT_ONCE)
+            page = cast(list[tuple[bytes, dict[bytes, bytes]]], answer)
+            entries = [e for e in map(_entry, page) if e is not None]
+            newest_first += entries
+            if len(page) < ENTRIES_AT_ONCE:
+                trimmed = bool(page) and int(page[-1][0].split(b"-")[0]) > 1
+                break
+            if entries and entries[-1][0].received_at < since:
+                break
+            last = f"({page[-1][0].decode()}"
+        async with deadline():
+            found = await cast(Awaitable[dict[bytes, bytes]], self._client.hgetall(self._keys[1]))
+        updates = [update for update in map(_update, found.values()) if update is not None]
+        return History(newest_first[::-1], updates, trimmed)
+
+    async def reopen(self) -> None:
+        """Write the open orders anew: at the first start, and when Redis has lost them.
+
+        Raises:
+            Superseded: another broker leads.
+            redis.RedisError, OSError: Redis did not answer, or refused.
+        """
+        if not self._loaded:
+            await self._load()
+        orders = list(self.open_orders())
+        for first in range(0, len(orders) or 1, ORDERS_AT_ONCE):
+            words: list[str | bytes] = []
+            for update in orders[first : first + ORDERS_AT_ONCE]:
+                if not update.seq or update.journal_id != self.journal_id:
+                    update = structs.replace(
+                        update, seq=self.seq, journal_id=self.journal_id, epoch=self._epoch
+                    )
+                words += (update.order_id, encode(update))
+            async with deadline():
+                stored = await self._reopen_script(
+                    keys=self._keys[1:], args=[self._epoch, "" if first else "1", *words]
+                )
+            if stored:
+                raise Superseded(int(stored))
 
     async def _load(self) -> None:
         """Take up where the journal ends."""
@@ -140,6 +216,20 @@ class Journal:
         self._known[key] = None
         while len(self._known) > REMEMBERED_KEYS:
             self._known.popitem(last=False)
+
+
+def _entry(entry: tuple[bytes, dict[bytes, bytes]]) -> tuple[OrderUpdate, str] | None:
+    """A journal entry as update and key, or None where it is not ours."""
+    fields = entry[1] or {}
+    update = _update(fields.get(b"data", b""))
+    return None if update is None else (update, fields.get(b"key", b"").decode("utf-8", "replace"))
+
+
+def _update(data: bytes) -> OrderUpdate | None:
+    try:
+        return msgspec.json.decode(data, type=OrderUpdate)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _kept(data: bytes) -> _Kept:

@@ -60,13 +60,15 @@ return epoch
 """
 
 # KEYS leader, epoch   ARGV our epoch, our value, expiry in ms. Answers nil, or what stands against
-# it: the stored epoch. A lease that ran out is taken up again where nobody took it meanwhile.
+# it: the stored epoch. A lease that ran out is taken up again where nobody took it meanwhile. Full
+# memory forbids SET, not PEXPIRE; a full disk forbids both, to whoever might take it, too.
 RENEW = """
 local stored = tonumber(redis.call('GET', KEYS[2]) or '') or 0
 local ours = tonumber(ARGV[1])
 if stored > ours then return string.format('%d', stored) end
-if stored < ours then redis.call('SET', KEYS[2], ARGV[1]) end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+local kept = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+if kept.err then redis.pcall('PEXPIRE', KEYS[1], ARGV[3]) end
+if stored < ours then redis.pcall('SET', KEYS[2], ARGV[1]) end
 return false
 """
 

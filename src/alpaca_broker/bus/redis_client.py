@@ -23,6 +23,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from alpaca_broker.errors import tls_refusal
 from alpaca_broker.settings import RedisTarget
 
 ANSWER_WITHIN_S = 5.0
@@ -79,6 +80,8 @@ def advice(error: Exception, target: RedisTarget) -> str:
         return f"Redis at {where} does not permit it: check the user's ACL rules ({error})"
     if isinstance(error, RedisTimeoutError | TimeoutError):
         return f"Redis at {where} does not answer: is it overloaded, or a firewall in between?"
+    if (refusal := tls_refusal(error)) is not None:
+        return f"TLS to Redis at {where} failed: {refusal}. Check REDIS_TLS and REDIS_TLS_CA"
     if isinstance(error, RedisConnectionError | OSError):
         return (
             f"Redis at {where} cannot be reached: is it running? Check REDIS_HOST and REDIS_PORT "

@@ -35,6 +35,7 @@ class CatchUp:
         self._number = 0
         self._parts = 0  # of `price:last`, asked for and not yet there
         self._found: dict[str, PriceUpdate | None] = {}
+        self._read_at = 0.0  # no later than they were
         self._token = b""
         self._turn = 0
         self._busy: set[Seam] = set()
@@ -64,7 +65,7 @@ class CatchUp:
                 self._look = {s.seam for s in session.subscriptions if s.seam is not None}
                 self._all_due_at = now + COMPARE_EVERY_S
             if not self._parts and not self._token:
-                self._ask_prices(everything)
+                self._ask_prices(everything, now)
         for one in session.subscriptions:
             seam = one.seam
             if seam is not None and seam not in self._busy and self._knows(seam, now):
@@ -72,8 +73,11 @@ class CatchUp:
 
     # Prices.
 
-    def _ask_prices(self, everything: bool) -> None:
-        tracks = self._session.tracks
+    def _ask_prices(self, everything: bool, now: float) -> None:
+        tracks, self._read_at = self._session.tracks, now
+        for track in tracks.values():
+            if track.listens_since is None:
+                track.listens_since = now
         names = [name for name, track in tracks.items() if track.in_doubt]
         others = [n for n, track in tracks.items() if not track.in_doubt] if everything else []
         if len(others) > SYMBOLS_EACH_TIME:
@@ -108,7 +112,7 @@ class CatchUp:
             if track is None or (last is not None and last.epoch != session.epoch):
                 continue  # of an epoch that is over, or of which the heartbeat will tell
             before = track.last
-            missed, hand_on = track.compare(last)
+            missed, hand_on = track.compare(last, self._read_at)
             if missed and last is not None:
                 session.delivery.hole(track, missed, before, last, wall, "price:last")
             if hand_on and last is not None:

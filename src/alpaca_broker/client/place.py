@@ -17,7 +17,7 @@ from redis.exceptions import AuthenticationWrongNumberOfArgsError, NoPermissionE
 from redis.retry import Retry
 
 from alpaca_broker import client
-from alpaca_broker.errors import UsageError
+from alpaca_broker.errors import UsageError, tls_refusal
 
 if TYPE_CHECKING:
     from alpaca_broker.settings import RedisTarget
@@ -111,6 +111,8 @@ def advice(error: Exception) -> str:
             return f"it does not permit this: check the user's ACL rules ({error})"
         case RedisTimeoutError() | TimeoutError():
             return "no answer in time: is it overloaded, or a firewall in between?"
+        case RedisConnectionError() | OSError() if (refusal := tls_refusal(error)) is not None:
+            return f"TLS failed: {refusal}. Check REDIS_TLS and REDIS_TLS_CA, or the URL's"
         case RedisConnectionError() | OSError():
             return "it cannot be reached: is it running? Check REDIS_HOST and REDIS_PORT"
         case _:

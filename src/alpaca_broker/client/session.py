@@ -264,10 +264,11 @@ class Session:
             began=gap.began,
             ended=gap.ended,
             recovered=gap.recovered,
+            again=gap.again,
             detail=gap.reason,
             payload=payload,
         )
-        if not gap.recovered and gap.account_id is None:
+        if not gap.recovered and not gap.again and gap.account_id is None:
             for symbol in self.tracks if "*" in gap.symbols else gap.symbols:
                 if track := self.tracks.get(symbol):
                     track.doubt("broker gap")

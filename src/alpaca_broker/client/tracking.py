@@ -11,6 +11,7 @@ from collections.abc import Callable
 from alpaca_broker.client.updates import PriceUpdate, Reason, Status
 
 HEARTBEAT_WITHIN_S = 3.0
+SNAPSHOT_WITHIN_S = 1.0  # `price:last` is at most this far behind what is published
 IGNORED = -1
 _UNKNOWN = -1
 
@@ -18,7 +19,10 @@ _UNKNOWN = -1
 class Track:
     """One price channel: which number is next, and whether what is known may be out of date."""
 
-    __slots__ = ("cause", "epoch", "heard", "in_doubt", "last", "next", "seq", "sinks", "symbol")
+    __slots__ = (
+        *("cause", "epoch", "heard", "in_doubt", "last", "listens_since", "next", "seq", "sinks"),
+        "symbol",
+    )
 
     def __init__(self, symbol: str, epoch: int) -> None:
         self.symbol, self.epoch = symbol, epoch
@@ -28,6 +32,7 @@ class Track:
         self.heard = False  # a price, in this epoch
         self.cause: Reason | None = None  # of the doubt
         self.last: PriceUpdate | None = None
+        self.listens_since: float | None = None  # that is, no later than then
         self.sinks: tuple[Callable[[PriceUpdate], None], ...] = ()
 
     @property
@@ -65,8 +70,8 @@ class Track:
         self.heard, self.in_doubt = True, False
         return 0 if known == _UNKNOWN else update.seq - known - 1
 
-    def compare(self, last: PriceUpdate | None) -> tuple[int, bool]:
-        """What `price:last` shows: how many were missed, and whether to hand it on.
+    def compare(self, last: PriceUpdate | None, read_at: float) -> tuple[int, bool]:
+        """What `price:last` showed at `read_at`: how many were missed, and whether to hand it on.
 
         To be called once everything that was published before it was read has been heard.
         """
@@ -77,7 +82,10 @@ class Track:
         known = self.known
         is_newer = self.last is None or last.timestamp > self.last.timestamp
         if known == _UNKNOWN:
-            self.next = last.seq + 1
+            since = read_at if self.listens_since is None else self.listens_since
+            # Before, it may lack what was published before we listened: not ours to miss.
+            if read_at - since > SNAPSHOT_WITHIN_S:
+                self.next = last.seq + 1
             doubted = self._settle()
             return 0, doubted and is_newer
         if last.seq < known:

@@ -104,7 +104,8 @@ class Gap(
     began: float | None = None
     ended: float | None = None  # None: it lasts
     repaired: Repair | None = None  # where what follows was read from, in place of what was missed
-    recovered: bool = False  # all that was missed follows
+    recovered: bool = False  # all that was missed was recovered
+    again: bool = False  # more about a gap that was told before: same `began` and `ended`
     detail: str = ""
     payload: bytes = field(default=b"", name="#payload")  # of the broker's own gaps
 
@@ -169,6 +170,7 @@ class BrokerGap(
     symbols: list[str] = field(default_factory=list)
     reason: str = ""
     recovered: bool = False
+    again: bool = False
     epoch: int = 0
 
 

@@ -20,6 +20,20 @@ def delays(jitter: Jitter, first: float, ceiling: float) -> Iterator[float]:
         step = min(step * 2, ceiling)  # multiply and clamp: first * 2**n overflows at n = 1,024
 
 
+# Alpaca keeps a dead session for about 90 s, and answers 406 until then. So long the next attempt
+# comes soon enough to lose little time, and seldom enough to be no burden; later, as for all else.
+SLOW = (10.0, 13.0)
+SLOW_ATTEMPTS = 10
+
+
+def slow_delays(jitter: Jitter, ceiling: float) -> Iterator[float]:
+    """Seconds to wait where Alpaca asks for patience (406, 429): steady at first; never ends."""
+    for _ in range(SLOW_ATTEMPTS):
+        yield jitter(*SLOW)
+    while True:
+        yield jitter(ceiling * 0.75, ceiling)
+
+
 class Patience:
     """The delays of one link, started over only after it stayed live for `settled` seconds."""
 
@@ -28,14 +42,17 @@ class Patience:
     ) -> None:
         self._jitter, self._first, self._ceiling = jitter, first, ceiling
         self._settled = settled
-        self._delays = delays(jitter, first, ceiling)
+        self._begin()
 
-    def after(self, seconds_live: float, *, at_least: float = 0.0) -> float:
+    def after(self, seconds_live: float, *, slowly: bool = False) -> float:
         """Seconds to wait now that a link ended which had been live for `seconds_live`.
 
-        `at_least` is a floor for refusals that need longer (Alpaca's 406 and 429).
+        `slowly` is for refusals that need longer.
         """
         if seconds_live >= self._settled:
-            self._delays = delays(self._jitter, self._first, self._ceiling)
-        delay = next(self._delays)
-        return delay if delay >= at_least else self._jitter(at_least, at_least * 1.5)
+            self._begin()
+        return next(self._slow if slowly else self._delays)
+
+    def _begin(self) -> None:
+        self._delays = delays(self._jitter, self._first, self._ceiling)
+        self._slow = slow_delays(self._jitter, self._ceiling)

@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field, json
 CONTRACT = 1
 
 FeedState = Literal["connecting", "live", "stale", "backoff", "refused", "idle"]
+AccountState = Literal["connecting", "live", "degraded", "stale", "backoff", "refused", "idle"]
 OverallState = Literal["live", "degraded", "down"]
 
 
@@ -33,7 +34,8 @@ class PriceUpdate(Struct, tag_field="type", tag="price_update", gc=False):
     seq: int
     epoch: int
     skipped: int | UnsetType = UNSET
-    source: Literal["snapshot"] | UnsetType = UNSET  # in `price:last`: read from REST
+    # `snapshot`: in `price:last`, read from REST; `backfill`: recovered after a gap.
+    source: Literal["snapshot", "backfill"] | UnsetType = UNSET
 
 
 class OrderUpdate(Struct, tag_field="type", tag="order_update", kw_only=True):
@@ -85,11 +87,14 @@ class AccountStatus(Struct, frozen=True, kw_only=True):
     """One account's order stream inside the status."""
 
     environment: Literal["paper", "live"]
-    state: FeedState
+    state: AccountState
     since: float
     account_number: str | None = None
     last_message: float | None = None
     error: str | None = None
+    open_orders: int = 0
+    reconciled: float | None = None  # until when everything is known to be told
+    recovered: int = 0  # events that only REST has shown
 
 
 class Status(Struct, tag_field="type", tag="status", kw_only=True):
@@ -145,6 +150,7 @@ class Gap(
     reason: str
     recovered: bool
     epoch: int
+    again: bool = False  # more about a gap that was told before: same feed, same from and to
 
 
 class LogRecord(Struct, tag_field="type", tag="log", kw_only=True):

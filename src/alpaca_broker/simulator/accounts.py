@@ -14,7 +14,6 @@ from typing import Any
 from alpaca_broker.simulator.codec import rfc3339
 from alpaca_broker.simulator.orders import Order, OrderRefused, asset_id, number
 
-ORDER_LIMIT = 10_000
 _ACCOUNTS = uuid.UUID("0c9a5a0b-6c2e-5d59-8a57-2a1f0f0f7c11")
 
 
@@ -40,6 +39,14 @@ class Position:
         self.qty = after
 
 
+@dataclass(frozen=True)
+class Fill:
+    """An execution, when it happened and as the activities show it."""
+
+    ns: int
+    activity: dict[str, Any]
+
+
 @dataclass
 class Account:
     """One key's pretend account."""
@@ -48,7 +55,8 @@ class Account:
     cash: Decimal
     created_ns: int
     ledger: deque[dict[str, Any]]
-    fills: deque[dict[str, Any]]
+    fills: deque[Fill]
+    order_limit: int
     positions: dict[str, Position] = field(default_factory=dict)
     orders: dict[str, Order] = field(default_factory=dict)
     open_orders: dict[str, Order] = field(default_factory=dict)
@@ -71,10 +79,10 @@ class Account:
 
     def add(self, order: Order) -> None:
         """Remember an order, forgetting the oldest closed one above the bound."""
-        if len(self.orders) >= ORDER_LIMIT:
+        if len(self.orders) >= self.order_limit:
             oldest = next((o for o in self.orders.values() if not o.open), None)
             if oldest is None:
-                raise OrderRefused(403, 40310000, f"more than {ORDER_LIMIT} open orders")
+                raise OrderRefused(403, 40310000, f"more than {self.order_limit} open orders")
             del self.orders[oldest.id]
             self.by_client_id.pop(oldest.request.client_order_id, None)
         self.orders[order.id] = self.open_orders[order.id] = order
@@ -94,6 +102,9 @@ class Account:
                 if order is not but
                 and order.request.side == "sell"
                 and order.request.symbol == symbol
+                and order.status != "held"
+                # Of the two exits of a bracket only one is going to deliver.
+                and not (order.parent and order.request.stop_price)
             ),
             Decimal(0),
         )

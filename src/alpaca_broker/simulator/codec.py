@@ -8,23 +8,23 @@ Invariant: `T` is the first key of every map and whole numbers are encoded as in
 import contextlib
 import enum
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from alpaca_broker.simulator.market import PRICE_UNIT, Bar, Quote, Record, Trade, tape_of
+from alpaca_broker.simulator.market import PRICE_UNIT, Record
+from alpaca_broker.simulator.shapes import WIRE
 
 SECOND_NS = 10**9
+_TIMES = {"t", "created_at", "updated_at"}
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
 _fixext4 = struct.Struct(">I").pack
 _fixext8 = struct.Struct(">Q").pack
 _ext12 = struct.Struct(">Iq").pack
-
-Stamp = str | msgspec.msgpack.Ext
 
 
 class Codec(enum.Enum):
@@ -34,10 +34,14 @@ class Codec(enum.Enum):
     MSGPACK = "application/msgpack"
 
     @classmethod
-    def of(cls, content_type: str | None) -> "Codec":
-        """The codec for a Content-Type header; JSON unless it is MessagePack."""
+    def of(cls, content_type: str | None, *, packed: bool = False) -> "Codec":
+        """The codec for a Content-Type header.
+
+        JSON unless it is MessagePack; where `packed` is the rule, also without a header, as one
+        SDK relies on [S CS].
+        """
         kind = (content_type or "").split(";")[0].strip().lower()
-        return cls.MSGPACK if kind == cls.MSGPACK.value else cls.JSON
+        return cls.MSGPACK if kind == cls.MSGPACK.value or (packed and not kind) else cls.JSON
 
     def encode(self, message: Any) -> bytes:
         """Any JSON-like value."""
@@ -57,107 +61,16 @@ class Codec(enum.Enum):
     def encode_records(self, records: Iterable[Record]) -> bytes:
         """One data frame: the array of the records' messages."""
         stamp = rfc3339 if self is Codec.JSON else extension
-        return self.encode([_WIRE[type(record)](record, stamp) for record in records])
+        return self.encode([WIRE[type(record)](record, stamp) for record in records])
 
     def encode_message(self, message: Mapping[str, Any]) -> bytes:
-        """One data frame with one ready-made message: `T` moved to the front, `t` adapted."""
+        """One data frame with one ready-made message: `T` moved to the front, times adapted."""
         ordered = {"T": message["T"]} | dict(message) if "T" in message else dict(message)
-        if self is Codec.MSGPACK and isinstance(t := ordered.get("t"), str):
-            with contextlib.suppress(ValueError):  # a test may want to send a broken time
-                ordered["t"] = extension(nanoseconds(t))
+        if self is Codec.MSGPACK:
+            for name in _TIMES & ordered.keys():
+                with contextlib.suppress(ValueError, TypeError):  # a test may send a broken time
+                    ordered[name] = extension(nanoseconds(ordered[name]))
         return self.encode([ordered])
-
-
-class _TradeMessage(msgspec.Struct, tag_field="T", tag="t", gc=False):  # fields in wire order
-    S: str
-    i: int
-    x: str
-    p: float
-    s: int
-    c: tuple[str, ...]
-    z: str
-    t: Stamp
-
-
-class _QuoteMessage(msgspec.Struct, tag_field="T", tag="q", gc=False, rename={"asked": "as"}):
-    S: str
-    bx: str
-    bp: float
-    bs: int
-    ax: str
-    ap: float
-    asked: int
-    c: tuple[str, ...]
-    z: str
-    t: Stamp
-
-
-class _BarMessage(msgspec.Struct, tag_field="T", tag="b", gc=False):
-    S: str
-    o: float
-    h: float
-    l: float  # noqa: E741 - the wire's name
-    c: float
-    v: int
-    vw: float
-    n: int
-    t: Stamp
-
-
-class _DayBarMessage(_BarMessage, tag_field="T", tag="d", gc=False):
-    pass
-
-
-def _trade(record: Trade, stamp: Callable[[int], Stamp]) -> _TradeMessage:
-    return _TradeMessage(
-        record.symbol,
-        record.id,
-        record.exchange,
-        # Correctly rounded, so its shortest decimal form has exactly the price's digits.
-        record.price / PRICE_UNIT,
-        record.size,
-        record.conditions,
-        record.tape,
-        stamp(record.ns),
-    )
-
-
-def _quote(record: Quote, stamp: Callable[[int], Stamp]) -> _QuoteMessage:
-    return _QuoteMessage(
-        record.symbol,
-        record.bid_exchange,
-        record.bid / PRICE_UNIT,
-        record.bid_size,
-        record.ask_exchange,
-        record.ask / PRICE_UNIT,
-        record.ask_size,
-        record.conditions,
-        record.tape,
-        stamp(record.ns),
-    )
-
-
-def _bar(record: Bar, stamp: Callable[[int], Stamp]) -> _BarMessage:
-    shape = _DayBarMessage if record.kind == "d" else _BarMessage
-    average = record.turnover / record.volume if record.volume else record.close
-    return shape(
-        record.symbol,
-        record.open / PRICE_UNIT,
-        record.high / PRICE_UNIT,
-        record.low / PRICE_UNIT,
-        record.close / PRICE_UNIT,
-        record.volume,
-        round(average / PRICE_UNIT, 6),
-        record.trades,
-        stamp(record.ns),
-    )
-
-
-_WIRE: dict[type, Callable[[Any, Callable[[int], Stamp]], Any]] = {
-    Trade: _trade,
-    Quote: _quote,
-    Bar: _bar,
-}
 
 
 def rfc3339(ns: int) -> str:
@@ -197,23 +110,17 @@ def decimal_text(units: int) -> str:
 
 def plain(record: Record) -> dict[str, Any]:
     """A record as the REST API shows it: the stream's keys without `T` and `S` [OAS oas_data]."""
-    builtin: dict[str, Any] = msgspec.to_builtins(_WIRE[type(record)](record, rfc3339))
+    builtin = message_of(record)
     del builtin["T"], builtin["S"]
     return builtin
 
 
-def trade_of(message: Mapping[str, Any]) -> Trade:
-    """The trade a ready-made message speaks of. Raises `ValueError` or `KeyError`."""
-    symbol = str(message["S"])
-    return Trade(
-        symbol,
-        nanoseconds(message["t"]),
-        int(message.get("i", 0)),
-        str(message.get("x", "V")),
-        round(float(message["p"]) * PRICE_UNIT),
-        int(message.get("s", 1)),
-        str(message.get("z", tape_of(symbol))),
-    )
+def message_of(record: Record) -> dict[str, Any]:
+    """A record as the JSON stream shows it."""
+    builtin: dict[str, Any] = msgspec.to_builtins(WIRE[type(record)](record, rfc3339))
+    if isinstance(builtin.get("c"), tuple):
+        builtin["c"] = list(builtin["c"])
+    return builtin
 
 
 @lru_cache(maxsize=4096)

@@ -64,6 +64,11 @@ class Connection:
         except TimeoutError:
             self.abort()
 
+    def freeze(self) -> None:
+        """Read nothing more, not even a ping or the client's leaving; TCP itself stays up."""
+        if self._transport.is_reading():
+            self._transport.pause_reading()
+
     def abort(self) -> None:
         """Cut without a close frame."""
         self._transport.abort()

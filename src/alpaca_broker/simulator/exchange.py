@@ -11,15 +11,14 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from alpaca_broker.simulator.accounts import ORDER_LIMIT, Account, account_id_of, activity_json
+from alpaca_broker.simulator import brackets, funds
+from alpaca_broker.simulator.accounts import Account, Fill, account_id_of, activity_json
 from alpaca_broker.simulator.codec import rfc3339
 from alpaca_broker.simulator.event_ids import EventIds
 from alpaca_broker.simulator.market import PRICE_UNIT, SYMBOL_LIMIT, Trade
 from alpaca_broker.simulator.options import SimulatorOptions
 from alpaca_broker.simulator.orders import (
-    FORBIDDEN,
     Order,
-    OrderRefused,
     OrderRequest,
     invalid,
     number,
@@ -29,16 +28,24 @@ Listener = Callable[[Account, dict[str, Any]], None]
 Clock = Callable[[], int]
 _MOST_PARTS = 5
 _SHARE_QUANTUM = Decimal("0.000000001")
+_NARROW_NS = 10**9
+_ENDED_NS = {
+    "canceled": "canceled_ns",
+    "expired": "expired_ns",
+    "rejected": "failed_ns",
+    "replaced": "replaced_ns",
+}
 
 
 class Exchange:
     """Accounts and their orders.
 
     Args:
-        options: Cash, part size, opening and bounds.
+        options: Cash, part size and bounds.
         clock: Nanoseconds since 1970 now.
         price: The price of a symbol that never traded, or None if the order has to wait.
         listener: Hears every event, in order.
+        is_open: Whether the market is; `market_open` of the options if nobody knows better.
     """
 
     def __init__(
@@ -47,15 +54,18 @@ class Exchange:
         clock: Clock,
         price: Callable[[str], int | None],
         listener: Listener,
+        is_open: Callable[[], bool] | None = None,
     ) -> None:
         self._options = options
         self._clock = clock
         self._first_price = price
         self._listener = listener
+        self._is_open = is_open or (lambda: options.market_open)
         self._accounts: dict[str, Account] = {}
         self._prices: dict[str, Decimal] = {}
         self._open: dict[str, list[tuple[Account, Order]]] = {}
         self._event_ids = EventIds()
+        self._last_submission = 0
 
     def account(self, owner: str) -> Account:
         """The account of a key id, opened at the first use."""
@@ -66,13 +76,18 @@ class Exchange:
                 self._options.cash,
                 self._clock(),
                 ledger=deque(maxlen=self._options.ledger_limit),
-                fills=deque(maxlen=ORDER_LIMIT),
+                fills=deque(maxlen=self._options.ledger_limit),
+                order_limit=self._options.order_limit,
             )
         return account
 
     def find(self, account_id: str) -> Account | None:
         """An account by its id."""
         return self._accounts.get(account_id)
+
+    def now_ns(self) -> int:
+        """Nanoseconds since 1970 on its clock."""
+        return self._clock()
 
     def open_symbols(self) -> Iterable[str]:
         """Symbols with open orders."""
@@ -87,31 +102,68 @@ class Exchange:
 
     def submit(self, account: Account, request: OrderRequest) -> Order:
         """Take an order: `new` at once, fills later. Raises `OrderRefused`."""
-        self._check_unique(account, request.client_order_id)
+        brackets.check(request)
         if request.symbol not in self._prices and len(self._prices) >= SYMBOL_LIMIT:
             raise invalid(f'asset "{request.symbol}" not found')
-        self._check_funds(account, request, request.qty)
-        now = self._clock()
-        order = Order(
-            id=str(uuid.uuid4()), request=request, created_ns=now, updated_ns=now, qty=request.qty
-        )
-        self._accept(account, order)
+        funds.check(account, request, self.price)
+        return self.accept(account, request)
+
+    def accept(
+        self,
+        account: Account,
+        request: OrderRequest,
+        *,
+        submitted_ns: int | None = None,
+        by_hand: bool = False,
+    ) -> Order:
+        """Take an order without asking for money; `by_hand` keeps the market away from it.
+
+        Raises `OrderRefused` where its client_order_id is known.
+        """
+        self._check_unique(account, request.client_order_id)
+        order = self._made(request, submitted_ns)
+        order.by_hand = by_hand
+        order.legs = brackets.legs_of(order)
+        self._last_submission += len(order.legs)
+        self._list(account, order, "new")
+        for leg in order.legs:
+            self._list(account, leg, "held")
         return order
+
+    def _made(self, request: OrderRequest, submitted_ns: int | None = None) -> Order:
+        if submitted_ns is None:
+            submitted_ns = self._next_submission()
+        return Order(
+            id=str(uuid.uuid4()),
+            request=request,
+            created_ns=submitted_ns,
+            updated_ns=submitted_ns,
+            qty=request.qty,
+        )
+
+    def _next_submission(self) -> int:
+        # Rising, so that `after` and `until` of GET /v2/orders tell any two orders apart, unless
+        # somebody has set the clock back.
+        now, last = self._clock(), self._last_submission
+        self._last_submission = last + 1 if 0 <= last - now < _NARROW_NS else now
+        return self._last_submission
 
     def cancel(self, account: Account, order: Order) -> None:
         """Cancel an open order. Raises `OrderRefused` with 422 if it is closed."""
         if not order.open:
             raise invalid(f'order is already in "{order.status}" state')
-        self._end(account, order, "canceled")
+        self.end(account, order, "canceled")
 
     def replace(self, account: Account, order: Order, changes: Mapping[str, Any]) -> Order:
         """Replace an open order by a new one with these changes. Raises `OrderRefused`."""
         if not order.open:
             raise invalid(f'order is already in "{order.status}" state')
+        if order.legs or order.status == "held":
+            raise invalid("the simulator replaces no entry of a bracket, and no leg that is held")
         body = {
             name: getattr(order.request, name)
             for name in OrderRequest.__dataclass_fields__
-            if name != "client_order_id"
+            if name not in {"client_order_id", "bracket"}
         }
         if order.request.notional is not None:
             raise invalid("notional orders cannot be replaced")
@@ -124,16 +176,17 @@ class Exchange:
             raise invalid("qty must be greater than filled_qty")
         if request.qty is not None:  # the successor has what is still to fill [I]
             request = replace(request, qty=request.qty - order.filled_qty)
-        self._check_funds(account, request, request.qty, instead_of=order)
-        now = self._clock()
-        successor = Order(
-            id=str(uuid.uuid4()), request=request, created_ns=now, updated_ns=now, qty=request.qty
-        )
+        if not order.by_hand:
+            funds.check(account, request, self.price, instead_of=order)
+        successor = self._made(request)
         successor.replaces = order.id
-        successor.triggered = order.triggered
+        successor.triggered, successor.by_hand = order.triggered, order.by_hand
+        if (entry := order.parent) is not None:
+            successor.parent = entry
+            entry.legs.append(successor)
         order.replaced_by = successor.id
-        self._end(account, order, "replaced")
-        self._accept(account, successor)
+        self.end(account, order, "replaced")
+        self._list(account, successor, "new")
         return successor
 
     def on_trades(self, symbol: str, trades: Sequence[Trade]) -> None:
@@ -154,39 +207,26 @@ class Exchange:
             else:
                 self._drop_impatient(symbol)
 
-    def buying_power(self, account: Account, instead_of: Order | None = None) -> Decimal:
-        """Dollars left for new orders: no margin; short positions bind their value twice."""
-        short = sum(
-            (
-                -held.qty * (self.price(symbol) or held.average)
-                for symbol, held in account.positions.items()
-                if held.qty < 0
-            ),
-            Decimal(0),
-        )
-        reserved = sum(
-            (
-                self._cost(account, o.request, o.remaining)
-                for o in account.open_orders.values()
-                if o is not instead_of
-            ),
-            Decimal(0),
-        )
-        return max(Decimal(0), account.cash - 2 * short - reserved)
+    def buying_power(self, account: Account) -> Decimal:
+        """Dollars left for new orders."""
+        return funds.buying_power(account, self.price)
 
-    def _accept(self, account: Account, order: Order) -> None:
+    def _list(self, account: Account, order: Order, event: str) -> None:
         account.add(order)
-        self._open.setdefault(order.request.symbol, []).append((account, order))
-        self._tell(account, order, "new")
+        if not order.by_hand:
+            self._open.setdefault(order.request.symbol, []).append((account, order))
+        self._tell(account, order, event)
 
     def _match(self, symbol: str, price: Decimal, *, resting_only: bool) -> None:
         for account, order in list(self._open.get(symbol, ())):
             if resting_only and order.request.type == "market":
                 continue  # filled by work(), shortly after its `new`
+            if not order.open or order.status == "held":
+                continue  # ended while we went through them, or not its turn yet
             self._trigger(order, price)
             if not self._may_fill(order, price):
                 if order.request.time_in_force in {"ioc", "fok"} and not resting_only:
-                    self._end(account, order, "canceled")
+                    self.end(account, order, "canceled")
                 continue
             whole = order.request.time_in_force in {"ioc", "fok"}
             self._fill_part(account, order, price)
@@ -204,15 +244,17 @@ class Exchange:
         return request.limit_price is None or (request.limit_price - price) * order.sign >= 0
 
     def _trades_now(self, order: Order) -> bool:
-        return self._options.market_open or order.request.extended_hours
+        return self._is_open() or order.request.extended_hours
 
     def _fill_part(self, account: Account, order: Order, price: Decimal) -> None:
         if order.qty is None:
             notional = order.request.notional or Decimal(0)
             order.qty = max(_SHARE_QUANTUM, (notional / price).quantize(_SHARE_QUANTUM))
-        remaining = order.qty - order.filled_qty
         part_size = max(Decimal(self._options.fill_part), order.qty // _MOST_PARTS)
-        qty = min(remaining, part_size)
+        self.execute(account, order, min(order.qty - order.filled_qty, part_size), price)
+
+    def execute(self, account: Account, order: Order, qty: Decimal, price: Decimal) -> None:
+        """Fill `qty` shares of an open order, no more than it has left, at a price."""
         order.filled_qty += qty
         order.filled_value += qty * price
         done = order.filled_qty == order.qty
@@ -223,19 +265,34 @@ class Exchange:
             self._close(account, order)
         execution = {"price": number(price), "qty": number(qty), "position_qty": number(position)}
         event = self._tell(account, order, "fill" if done else "partial_fill", **execution)
-        account.fills.append(activity_json(order, event))
+        account.fills.append(Fill(order.updated_ns, activity_json(order, event)))
+        if done:
+            self._follow(account, order)
 
-    def _end(self, account: Account, order: Order, status: str) -> None:
+    def end(self, account: Account, order: Order, status: str) -> None:
+        """End an open order: canceled, expired, rejected or replaced."""
         order.status = status
-        if status == "replaced":
-            order.replaced_ns = self._clock()
-        else:
-            order.canceled_ns = self._clock()
+        setattr(order, _ENDED_NS[status], self._clock())
         self._close(account, order)
         self._tell(account, order, status)
+        if status != "replaced":
+            self._follow(account, order)
+
+    def _follow(self, account: Account, ended: Order) -> None:
+        """What the end of an order means for its bracket."""
+        for leg in brackets.open_legs(ended):
+            if not leg.open:
+                continue  # ended with the leg before
+            if ended.parent is not None or not ended.filled_qty:
+                self.end(account, leg, "canceled")
+            elif leg.status == "held":
+                leg.status, leg.qty = "new", ended.filled_qty
+                self._tell(account, leg, "new")
 
     def _close(self, account: Account, order: Order) -> None:
         account.open_orders.pop(order.id, None)
+        if order.by_hand:
+            return
         symbol = order.request.symbol
         self._open[symbol] = [pair for pair in self._open[symbol] if pair[1] is not order]
         if not self._open[symbol]:
@@ -244,7 +301,7 @@ class Exchange:
     def _drop_impatient(self, symbol: str) -> None:
         for account, order in list(self._open[symbol]):
             if order.request.time_in_force in {"ioc", "fok"}:
-                self._end(account, order, "canceled")
+                self.end(account, order, "canceled")
 
     def _tell(
         self, account: Account, order: Order, event: str, **execution: str | None
@@ -266,34 +323,3 @@ class Exchange:
     def _check_unique(self, account: Account, client_order_id: str) -> None:
         if client_order_id in account.by_client_id:
             raise invalid("client_order_id must be unique")
-
-    def _check_funds(
-        self,
-        account: Account,
-        request: OrderRequest,
-        qty: Decimal | None,
-        instead_of: Order | None = None,
-    ) -> None:
-        cost = self._cost(account, request, qty)
-        if request.side == "sell" and qty is not None:
-            held = account.held_for_orders(request.symbol, instead_of)
-            cost = self._cost(account, request, qty + held)
-            if cost and qty % 1:
-                raise invalid("fractional orders cannot be sold short")
-        if cost > self.buying_power(account, instead_of):
-            raise OrderRefused(403, FORBIDDEN, "insufficient buying power")
-
-    def _cost(
-        self,
-        account: Account,
-        request: OrderRequest,
-        qty: Decimal | None,
-    ) -> Decimal:
-        """Dollars an order binds; selling what one has binds nothing."""
-        price = request.limit_price or request.stop_price or self.price(request.symbol)
-        if request.side == "sell":
-            short = (qty or Decimal(0)) - max(Decimal(0), account.position_qty(request.symbol))
-            return max(Decimal(0), short) * (price or Decimal(0))
-        if qty is None:
-            return request.notional or Decimal(0)
-        return qty * (price or Decimal(0))

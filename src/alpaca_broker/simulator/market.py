@@ -1,8 +1,8 @@
 """What the simulated market says: trades, quotes and bars, and its recent past.
 
 Owns the record types, the bounded history per symbol and the bars under construction.
-Invariant: a price is an integer count of 1/10,000 dollar, a time is nanoseconds since 1970 UTC.
-It does no I/O and reads no clock.
+Invariant: a price is an integer count of 1/10,000 dollar (crypto: prices and sizes count
+billionths), a time is nanoseconds since 1970 UTC. It does no I/O and reads no clock.
 """
 
 from collections import deque
@@ -17,7 +17,9 @@ import msgspec
 
 MINUTE_NS = 60 * 10**9
 PRICE_UNIT = 10_000
+COIN_UNIT = 10**9
 HISTORY_LIMIT = 10_000
+AMENDMENT_LIMIT = 10_000
 SYMBOL_LIMIT = 20_000  # more distinct symbols than US stocks have; the rest is not remembered
 
 _NEW_YORK = ZoneInfo("America/New_York")
@@ -53,8 +55,26 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
     conditions: tuple[str, ...] = ("R",)
 
 
+class CryptoTrade(Trade, frozen=True, gc=False):
+    """A trade whose price and size are billionths; it has no exchange, tape or conditions."""
+
+    taker: str = "B"
+
+
+class CryptoQuote(Quote, frozen=True, gc=False):
+    """A quote whose prices and sizes are billionths."""
+
+
+class OptionTrade(Trade, frozen=True, gc=False):
+    """A trade of an option contract, with one condition."""
+
+
+class OptionQuote(Quote, frozen=True, gc=False):
+    """The best bid and offer of an option contract, with one condition."""
+
+
 class Bar(msgspec.Struct, gc=False):
-    """A bar; `kind` is its message type: b (minute) or d (day so far)."""
+    """A bar; `kind` is its message type: b (minute), u (minute, once more) or d (day so far)."""
 
     symbol: str
     ns: int
@@ -70,18 +90,24 @@ class Bar(msgspec.Struct, gc=False):
     @property
     def channel(self) -> str:
         """The channel that carries this bar."""
-        return "dailyBars" if self.kind == "d" else "bars"
+        return _BAR_CHANNELS[self.kind]
 
-    def merge(self, later: "Bar") -> None:
-        """Take in trades that came after all others."""
+    def merge(self, later: "Bar", *, late: bool = False) -> None:
+        """Take in trades that came after all others, or (late) too late to be the close."""
         self.high = max(self.high, later.high)
         self.low = min(self.low, later.low)
-        self.close = later.close
+        if not late:
+            self.close = later.close
         self.volume += later.volume
         self.turnover += later.turnover
         self.trades += later.trades
 
 
+class CryptoBar(Bar, gc=False):
+    """A bar of crypto trades, in billionths."""
+
+
+_BAR_CHANNELS = {"b": "bars", "u": "updatedBars", "d": "dailyBars"}
 Record = Trade | Quote | Bar
 RecordT = TypeVar("RecordT", Trade, Quote, Bar)
 
@@ -109,15 +135,25 @@ class Batches:
 class Market:
     """Latest prices, recent history and bars of every symbol that was seen."""
 
-    def __init__(self, on_trades: Callable[[str, Sequence[Trade]], None]) -> None:
+    def __init__(
+        self,
+        on_trades: Callable[[str, Sequence[Trade]], None] = lambda symbol, trades: None,
+        *,
+        bar: type[Bar] = Bar,
+        history_limit: int = HISTORY_LIMIT,
+    ) -> None:
         self.trades: dict[str, deque[Trade]] = {}
         self.quotes: dict[str, deque[Quote]] = {}
         self.bars: dict[str, deque[Bar]] = {}
         self.forgotten_symbols = 0
+        self.amended: dict[tuple[str, int], str] = {}
         self._on_trades = on_trades
+        self._bar = bar
+        self._history_limit = history_limit
         self._minutes: dict[str, Bar] = {}
         self._days: dict[str, Bar] = {}
         self._done: list[Bar] = []
+        self._updated: dict[tuple[str, int], Bar] = {}
 
     def absorb(self, batches: Batches, *, with_bars: bool = True) -> None:
         """Take in trades and quotes that came after all others; build bars of the trades."""
@@ -151,6 +187,45 @@ class Market:
         ring = self.bars.get(symbol)
         return ring[-1] if ring else None
 
+    def updated_bars(self) -> list[Bar]:
+        """The minute bars that late trades changed since the last call [D RTS]."""
+        updated, self._updated = self._updated, {}
+        return [msgspec.structs.replace(bar, kind="u") for bar in updated.values()]
+
+    def add_late(self, trade: Trade) -> None:
+        """Take in a trade of a minute that is over: it changes its bar, not the price."""
+        if (ring := self._ring(self.trades, trade.symbol)) is not None:
+            ring.append(trade)
+        minute = trade.ns // MINUTE_NS * MINUTE_NS
+        self._merge_late(trade.symbol, self._summary(trade.symbol, minute, (trade,)))
+
+    def add_bar(self, bar: Bar) -> None:
+        """Remember a bar that no trade made."""
+        if (ring := self._ring(self.bars, bar.symbol)) is not None:
+            ring.append(bar)
+
+    def find_trade(self, symbol: str, trade_id: int | None) -> Trade | None:
+        """A trade by its id, or the newest one."""
+        ring = self.trades.get(symbol, ())
+        return next((t for t in reversed(ring) if trade_id in (None, t.id)), None)
+
+    def amend(self, trade: Trade, how: str, instead: Trade | None = None) -> None:
+        """Remember that a trade was canceled or incorrect, and what takes its place."""
+        if len(self.amended) >= AMENDMENT_LIMIT:
+            del self.amended[next(iter(self.amended))]
+        self.amended[trade.symbol, trade.id] = how
+        if instead is not None and (ring := self._ring(self.trades, trade.symbol)) is not None:
+            ring.append(instead)
+            self.amended[instead.symbol, instead.id] = "corrected"
+
+    def jump(self) -> None:
+        """Begin anew at another time: what was unfinished stays as it is."""
+        for symbol in list(self._minutes):
+            self._finish(symbol)
+        self._done.clear()
+        self._days.clear()
+        self._updated.clear()
+
     def _build(self, symbol: str, batch: Sequence[Trade]) -> None:
         first, last = batch[0].ns // MINUTE_NS, batch[-1].ns // MINUTE_NS
         if first != last:
@@ -158,15 +233,17 @@ class Market:
                 self._build(symbol, (trade,))
             return
         minute = first * MINUTE_NS
-        news = _summary(symbol, minute, batch)
+        news = self._summary(symbol, minute, batch)
         bar = self._minutes.get(symbol)
         if bar is not None and bar.ns < minute:
             self._finish(symbol)
             bar = None
         if bar is None:
             self._minutes[symbol] = news
-        elif bar.ns == minute:  # a late trade changes no bar: updated bars are not simulated
+        elif bar.ns == minute:
             bar.merge(news)
+        else:
+            self._merge_late(symbol, news)
         midnight = _midnight(minute)
         day = self._days.get(symbol)
         if day is None or day.ns < midnight:
@@ -180,12 +257,28 @@ class Market:
         if (ring := self._ring(self.bars, symbol)) is not None:
             ring.append(bar)
 
+    def _merge_late(self, symbol: str, news: Bar) -> None:
+        for bar in reversed(self.bars.get(symbol, ())):
+            if bar.ns <= news.ns:
+                if bar.ns == news.ns:
+                    bar.merge(news, late=True)
+                    self._updated[symbol, bar.ns] = bar
+                return
+
+    def _summary(self, symbol: str, ns: int, batch: Sequence[Trade]) -> Bar:
+        prices, sizes = [trade.price for trade in batch], [trade.size for trade in batch]
+        turnover = sum(map(mul, prices, sizes))
+        return self._bar(
+            *(symbol, ns, prices[0], max(prices), min(prices), prices[-1]),
+            *(sum(sizes), turnover, len(batch)),
+        )
+
     def _ring(self, rings: dict[str, deque[RecordT]], symbol: str) -> deque[RecordT] | None:
         if (ring := rings.get(symbol)) is None:
             if len(rings) >= SYMBOL_LIMIT:
                 self.forgotten_symbols += 1
                 return None
-            ring = rings[symbol] = deque(maxlen=HISTORY_LIMIT)
+            ring = rings[symbol] = deque(maxlen=self._history_limit)
         return ring
 
 
@@ -194,12 +287,3 @@ def _midnight(ns: int) -> int:
     """The start of a day bar: midnight in New York [I]."""
     moment = datetime.fromtimestamp(ns // 10**9, _NEW_YORK)
     return int(datetime.combine(moment, time.min, _NEW_YORK).timestamp()) * 10**9
-
-
-def _summary(symbol: str, ns: int, batch: Sequence[Trade]) -> Bar:
-    prices, sizes = [trade.price for trade in batch], [trade.size for trade in batch]
-    turnover = sum(map(mul, prices, sizes))
-    return Bar(
-        *(symbol, ns, prices[0], max(prices), min(prices), prices[-1]),
-        *(sum(sizes), turnover, len(batch)),
-    )

@@ -11,10 +11,13 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from alpaca_broker.simulator.codec import Codec
+from alpaca_broker.simulator.feeds import Feed
 from alpaca_broker.simulator.outbox import Outbox
 from alpaca_broker.simulator.stats import Stats
 from alpaca_broker.simulator.subscriptions import Refused, Subscriptions
+from alpaca_broker.simulator.variants import Variants
 
+Topic = tuple[str, str]
 log = logging.getLogger(__name__)
 
 ERRORS = {
@@ -28,6 +31,8 @@ ERRORS = {
     407: "slow client",
     409: "insufficient subscription",
     410: "invalid subscribe action for this feed",
+    412: "option messages are only available in MsgPack format",
+    413: "star subscription is not allowed for option quotes",
     500: "internal error",
 }
 """Error texts, part of the contract: some clients decide on them [S JAVA, PY44]."""
@@ -50,8 +55,8 @@ class Door(Protocol):
     def admit(self, session: "MarketSession", owner: str) -> int | None:
         """Take the connection slot, or the error code that forbids it."""
 
-    def changed(self, session: "MarketSession") -> None:
-        """Hear that a session's subscriptions changed."""
+    def changed(self, session: "MarketSession", added: frozenset[Topic]) -> None:
+        """Hear that a session's subscriptions changed, and what is new in them."""
 
 
 class MarketSession:
@@ -59,21 +64,24 @@ class MarketSession:
 
     def __init__(
         self,
-        feed: str,
+        feed: Feed,
         codec: Codec,
         outbox: Outbox,
         door: Door,
         stats: Stats,
-        symbol_limit: int | None,
+        subscriptions: Subscriptions,
+        variants: Variants,
     ) -> None:
         self.feed = feed
         self.codec = codec
         self.outbox = outbox
         self.state = State.GREETING
+        self.over = False
         self.owner: str | None = None
-        self.subscriptions = Subscriptions(feed, symbol_limit)
+        self.subscriptions = subscriptions
         self._door = door
         self._stats = stats
+        self._variants = variants
 
     def welcome(self) -> None:
         """Greet a new connection [D WSS]."""
@@ -85,7 +93,7 @@ class MarketSession:
             # By codec, not by opcode: the C# client sends JSON in binary frames [S CS].
             request = self.codec.decode(frame)
         except ValueError:
-            self.refuse(400)
+            self.refuse(412 if self.feed.packed_only and frame.startswith(b"{") else 400)
             return
         try:
             self._answer(request)
@@ -110,7 +118,8 @@ class MarketSession:
         self._say({"T": "success", "msg": "authenticated"})
 
     def refuse(self, code: int) -> None:
-        """Answer with an error."""
+        """Answer with an error; after some, if a variant says so, the session is over."""
+        self.over = self.over or code in self._variants.closing_errors
         self._stats.errors_sent[code] += 1
         self._say({"T": "error", "code": code, "msg": ERRORS[code]})
 
@@ -130,15 +139,17 @@ class MarketSession:
     def _change(self, request: Mapping[Any, Any], *, subscribe: bool) -> None:
         if self.state is not State.LIVE:
             raise Refused(401)
+        added: frozenset[Topic] = frozenset()
         if subscribe:
             self._stats.subscribe_messages += 1
-            self.subscriptions.subscribe(request)
+            added = self.subscriptions.subscribe(request)
         else:
             self._stats.unsubscribe_messages += 1
             self.subscriptions.unsubscribe(request)
         # The answer first: the next message after a subscribe must be it [S GO flow.go].
-        self._say(self.subscriptions.acknowledgement())
-        self._door.changed(self)
+        self._say(self.subscriptions.acknowledgement(sparse=self._variants.sparse_acks))
+        self._door.changed(self, added)
 
     def _say(self, message: Mapping[str, Any]) -> None:
-        self.outbox.control(self.codec.encode([message]))
+        frame = self.codec.encode([message])
+        self.outbox.control(self._variants.shape(frame, self.codec))

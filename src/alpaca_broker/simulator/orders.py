@@ -6,7 +6,7 @@ texts, as Alpaca sends them [D OLD orders.md]. It knows no account, no price and
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -52,6 +52,15 @@ def number(value: Decimal | None) -> str | None:
     return "0" if not value else f"{value.normalize():f}"
 
 
+@dataclass(frozen=True)
+class Bracket:
+    """The prices of the two exits of a bracket order."""
+
+    take_profit: Decimal
+    stop: Decimal
+    stop_limit: Decimal | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class OrderRequest:
     """What a client asked for, checked."""
@@ -66,16 +75,13 @@ class OrderRequest:
     stop_price: Decimal | None
     extended_hours: bool
     client_order_id: str
+    bracket: Bracket | None = None
 
     @classmethod
-    def parse(cls, body: object) -> "OrderRequest":
-        """Read a request body. Raises `OrderRefused` with 422."""
+    def parse(cls, body: object, bracket: Bracket | None = None) -> "OrderRequest":
+        """Read a request body, all but its legs. Raises `OrderRefused` with 422."""
         if not isinstance(body, Mapping):
             raise invalid("request body must be a JSON object")
-        if (order_class := body.get("order_class") or "simple") != "simple":
-            raise invalid(f"order class {order_class} is not supported by the simulator")
-        if body.get("take_profit") or body.get("stop_loss") or body.get("legs"):
-            raise invalid("orders with legs are not supported by the simulator")
         client_order_id = body.get("client_order_id") or str(uuid.uuid4())
         if not isinstance(client_order_id, str) or len(client_order_id) > _ID_LENGTH:
             raise invalid(f"client_order_id must be at most {_ID_LENGTH} characters")
@@ -84,12 +90,13 @@ class OrderRequest:
             side=_one_of(body, "side", {"buy", "sell"}),
             type=_one_of(body, "type", TYPES),
             time_in_force=_one_of(body, "time_in_force", TIMES_IN_FORCE),
-            qty=_positive(body, "qty"),
-            notional=_positive(body, "notional"),
-            limit_price=_positive(body, "limit_price"),
-            stop_price=_positive(body, "stop_price"),
+            qty=positive(body, "qty"),
+            notional=positive(body, "notional"),
+            limit_price=positive(body, "limit_price"),
+            stop_price=positive(body, "stop_price"),
             extended_hours=body.get("extended_hours") is True,
             client_order_id=client_order_id,
+            bracket=bracket,
         )
         request._check()
         return request
@@ -131,8 +138,13 @@ class Order:
     filled_ns: int | None = None
     canceled_ns: int | None = None
     replaced_ns: int | None = None
+    expired_ns: int | None = None
+    failed_ns: int | None = None
     replaced_by: str | None = None
     replaces: str | None = None
+    parent: "Order | None" = None
+    legs: list["Order"] = field(default_factory=list)
+    by_hand: bool = False  # the market leaves it alone
 
     @property
     def open(self) -> bool:
@@ -149,8 +161,13 @@ class Order:
         """1 for a buy, -1 for a sell."""
         return 1 if self.request.side == "buy" else -1
 
-    def as_json(self) -> dict[str, Any]:
-        """The order as the API shows it [D OLD orders.md; OAS; S PY44]."""
+    @property
+    def order_class(self) -> str:
+        """What it is part of."""
+        return "bracket" if self.legs or self.parent else "simple"
+
+    def as_json(self, *, nested: bool = False) -> dict[str, Any]:
+        """The order as the API shows it [D OLD orders.md; OAS; S PY44]; `nested` with its legs."""
         request = self.request
         average = self.filled_value / self.filled_qty if self.filled_qty else None
         return {
@@ -160,11 +177,11 @@ class Order:
             "updated_at": rfc3339(self.updated_ns),
             "submitted_at": rfc3339(self.created_ns),
             "filled_at": _time(self.filled_ns),
-            "expired_at": None,
+            "expired_at": _time(self.expired_ns),
             "expires_at": None,
             "cancel_requested_at": _time(self.canceled_ns),
             "canceled_at": _time(self.canceled_ns),
-            "failed_at": None,
+            "failed_at": _time(self.failed_ns),
             "replaced_at": _time(self.replaced_ns),
             "replaced_by": self.replaced_by,
             "replaces": self.replaces,
@@ -172,10 +189,10 @@ class Order:
             "symbol": request.symbol,
             "asset_class": "us_equity",
             "notional": number(request.notional),
-            "qty": number(request.qty),
+            "qty": None if request.notional else number(self.qty),
             "filled_qty": number(self.filled_qty),
             "filled_avg_price": number(average and round(average, 6)),
-            "order_class": "simple",
+            "order_class": self.order_class,
             "order_type": request.type,
             "type": request.type,
             "side": request.side,
@@ -184,7 +201,7 @@ class Order:
             "stop_price": number(request.stop_price),
             "status": self.status,
             "extended_hours": request.extended_hours,
-            "legs": None,
+            "legs": [leg.as_json() for leg in self.legs] if nested and self.legs else None,
             "trail_percent": None,
             "trail_price": None,
             "hwm": None,
@@ -205,7 +222,8 @@ def _one_of(body: Mapping[str, Any], name: str, known: set[str]) -> str:
     return value
 
 
-def _positive(body: Mapping[str, Any], name: str) -> Decimal | None:
+def positive(body: Mapping[str, Any], name: str) -> Decimal | None:
+    """A number above zero, None if it is left out. Raises `OrderRefused` with 422."""
     value = body.get(name)
     if value is None or value == "":
         return None

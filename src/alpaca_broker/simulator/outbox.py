@@ -8,10 +8,13 @@ order, and the data lane never holds more than its bound: whoever fills it eithe
 import asyncio
 import contextlib
 from collections import deque
+from typing import NamedTuple
 
 from aiohttp import WSMsgType
 
-from alpaca_broker.simulator.connection import Socket
+from alpaca_broker.simulator.accounts import Account
+from alpaca_broker.simulator.codec import Codec
+from alpaca_broker.simulator.connection import Connection, Socket
 from alpaca_broker.simulator.stats import Stats
 
 HIGH_BYTES = 256 * 1024  # a replay waits above this, so that it never runs far ahead of a client
@@ -38,6 +41,7 @@ class Outbox:
         self._idle.set()
         self.closed = False
         self.muted = False
+        self.to_truncate = 0  # so many data frames leave without their second half
         self.overrun = False
 
     def control(self, frame: bytes) -> bool:
@@ -110,6 +114,9 @@ class Outbox:
         else:
             frame, messages = self._data.popleft()
             self._data_bytes -= len(frame)
+            if self.to_truncate:
+                self.to_truncate -= 1
+                frame = frame[: len(frame) // 2]
         if not self.muted:
             await self._socket.send_frame(frame, self.opcode)
             self._stats.frames_sent += 1
@@ -120,3 +127,14 @@ class Outbox:
     def _wake(self) -> None:
         self._idle.clear()
         self._filled.set()
+
+
+class Link(NamedTuple):
+    """An open WebSocket as whoever plays tricks on it sees it."""
+
+    stream: str
+    connection: Connection
+    outbox: Outbox
+    codec: Codec
+    live: bool
+    account: Account | None = None

@@ -1,4 +1,4 @@
-"""The simulator's heartbeat: synthetic prices, bars, and the work of the exchange.
+"""The simulator's heartbeat: synthetic prices, bars, books, news, and the work of the exchange.
 
 Owns the one loop that follows the wall clock. Invariant: a stalled loop skips what it missed;
 it never catches up in a burst longer than a second. Replays have their own clock.
@@ -6,65 +6,94 @@ it never catches up in a burst longer than a second. Replays have their own cloc
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from alpaca_broker.simulator.exchange import Exchange
-from alpaca_broker.simulator.market import Batches, Market, Record
+from alpaca_broker.simulator.incidents import Incidents
+from alpaca_broker.simulator.market import MINUTE_NS, Batches, Record
+from alpaca_broker.simulator.market_data import MarketData
 from alpaca_broker.simulator.market_stream import MarketHub
-from alpaca_broker.simulator.subscriptions import STAR
-from alpaca_broker.simulator.synthetic import TEST_SYMBOL, UNIVERSE, SyntheticMarket
+from alpaca_broker.simulator.options import SimulatorOptions
+from alpaca_broker.simulator.trading_hours import TradingHours
+from alpaca_broker.simulator.venue import Venue
 
 _BEAT_S = 0.01
+_HALF_MINUTE_NS = MINUTE_NS // 2
 
 
 class Pulse:
-    """Moves the synthetic markets and the exchange on; the test feed always has one."""
+    """Moves every venue and the exchange on.
+
+    Args:
+        data: The venues, and what is said on them besides trades, quotes and bars.
+        hub: Where those go.
+        exchange: Has work to do at each beat.
+        options: Batch size and incidents.
+        hours: What time it is, and how busy the stock market.
+    """
 
     def __init__(
         self,
-        synthetic: SyntheticMarket,
-        market: Market,
+        data: MarketData,
         hub: MarketHub,
         exchange: Exchange,
-        batch: int,
-        *,
-        with_stocks: bool,
+        options: SimulatorOptions,
+        hours: TradingHours,
     ) -> None:
-        self._synthetic = synthetic
-        self._market = market
-        self._test_market = Market(lambda symbol, trades: None)
+        self._data = data
         self._hub = hub
         self._exchange = exchange
-        self._batch = batch
-        self._with_stocks = with_stocks
+        self._batch = options.batch
+        self._incidents = Incidents(options.seed, options.incidents_per_min)
+        self._hours = hours
+        self._half_minute = 0
 
     async def run(self) -> None:
         """Beat until cancelled."""
         last = time.monotonic()
         while True:
             await asyncio.sleep(_BEAT_S)
-            now = time.monotonic()
-            passed_s, last = now - last, now
-            if self._with_stocks:
-                wanted = self._wanted(UNIVERSE, test=False) | set(self._exchange.open_symbols())
-                self._advance(self._market, wanted - {TEST_SYMBOL}, passed_s, test=False)
-            wanted = self._wanted((TEST_SYMBOL,), test=True) & {TEST_SYMBOL}
-            self._advance(self._test_market, wanted, passed_s, test=True)
+            now_s = time.monotonic()
+            passed_s, last = now_s - last, now_s
+            now_ns = self._hours.now_ns()
+            for venue in self._data.venues.values():
+                self._advance(venue, now_s, now_ns, passed_s)
+            if (half_minute := now_ns // _HALF_MINUTE_NS) != self._half_minute:
+                self._half_minute = half_minute
+                self._every_half_minute()
             self._exchange.work()
 
-    def _wanted(self, everything: Collection[str], *, test: bool) -> set[str]:
-        topics = self._hub.subscribed(test=test)
-        named = {symbol for _, symbol in topics if symbol != STAR}
-        return named.union(everything) if any(s == STAR for _, s in topics) else named
+    def _advance(self, venue: Venue, now_s: float, now_ns: int, passed_s: float) -> None:
+        alive = venue.alive(self._hub.subscribed(venue.name), now_s)
+        if venue.name == "news":
+            for article in self._data.newsroom.advance(now_ns, passed_s) if alive else ():
+                self._data.emit(venue.name, article)
+        if venue.synthetic is None:
+            return
+        # Orders wait for prices that nobody else asked for.
+        share_s, stocks = passed_s * self._share(venue), venue.name == "stocks"
+        trading = venue.trading(alive, self._exchange.open_symbols() if stocks else ())
+        events = venue.synthetic.advance(trading, now_ns, share_s)
+        venue.market.absorb(Batches(events))
+        self._publish(venue, events)
+        self._publish(venue, venue.market.close_minutes(now_ns))
+        for update in venue.book_updates() if events else ():
+            self._data.emit(venue.name, update)
+        for kind, symbol in self._incidents.advance(alive, share_s) if stocks else ():
+            self._data.happen(kind, symbol)
 
-    def _advance(self, market: Market, symbols: set[str], passed_s: float, *, test: bool) -> None:
-        now_ns = time.time_ns()
-        # Sorted, so that the order of messages does not depend on the hash seed.
-        events = self._synthetic.advance(sorted(symbols), now_ns, passed_s)
-        market.absorb(Batches(events))
-        self._publish(events, test=test)
-        self._publish(market.close_minutes(now_ns), test=test)
+    def _every_half_minute(self) -> None:
+        for venue in self._data.venues.values():
+            self._publish(venue, venue.market.updated_bars())
+        stocks = self._data.venues["stocks"]
+        if stocks.synthetic is not None and self._share(stocks):
+            named = stocks.named(self._hub.subscribed(stocks.name), "lulds")
+            for band in self._data.bands(sorted(named)):
+                self._data.emit(stocks.name, band)
 
-    def _publish(self, records: Sequence[Record], *, test: bool) -> None:
+    def _share(self, venue: Venue) -> float:
+        return self._hours.share() if venue.name == "stocks" else 1.0
+
+    def _publish(self, venue: Venue, records: Sequence[Record]) -> None:
         for first in range(0, len(records), self._batch):
-            self._hub.publish(records[first : first + self._batch], test=test)
+            self._hub.publish(venue.name, records[first : first + self._batch])

@@ -19,6 +19,7 @@ from alpaca_broker.simulator.subscriptions import topic
 
 log = logging.getLogger(__name__)
 
+_VENUE = "stocks"
 _YIELD_EVERY = 32  # chunks sent in one go before everything else gets a turn
 
 
@@ -47,7 +48,7 @@ class Replay:
             await self._run_at_full_speed()
         else:
             await self._run_paced(pace)
-        self._hub.publish(self._market.close_minutes(self._times[-1] + MINUTE_NS))
+        self._hub.publish(_VENUE, self._market.close_minutes(self._times[-1] + MINUTE_NS))
         await self._hub.room()
         log.info("replay finished after %d rows", len(self._rows))
         self.finished.set()
@@ -55,7 +56,7 @@ class Replay:
     async def _run_at_full_speed(self) -> None:
         chunks = 0
         while self._next < len(self._rows):
-            if not (codecs := self._hub.codecs(self.universe)):
+            if not (codecs := self._hub.codecs(_VENUE, self.universe)):
                 await self._hub.news()
                 continue
             if await self._chunks.prepare(self._next, codecs):
@@ -67,7 +68,7 @@ class Replay:
                 await asyncio.sleep(0)
 
     async def _run_paced(self, pace: float) -> None:
-        while not self._hub.subscribed(test=False):
+        while not self._hub.subscribed(_VENUE):
             await self._hub.news()
         # Time already spent counts when the replay goes on after a restart.
         started = time.monotonic() - self._spent_s
@@ -79,7 +80,7 @@ class Replay:
             while self._next < due:
                 self._send(due)
                 await self._hub.room()
-            self._hub.publish(self._market.close_minutes(now_ns))
+            self._hub.publish(_VENUE, self._market.close_minutes(now_ns))
             if self._next < len(self._rows):
                 next_ns = min(self._times[self._next], self._market.next_minute_ns() or 2**63)
                 await asyncio.sleep(max(0.001, (next_ns - now_ns) / 1e9 / pace))
@@ -89,11 +90,11 @@ class Replay:
         first = self._next
         minute_ns = self._times[first] // MINUTE_NS * MINUTE_NS
         if bars := self._market.close_minutes(minute_ns):
-            self._hub.publish(bars)
+            self._hub.publish(_VENUE, bars)
         self._next = last = self._chunks.end(first, end)
         batches, ready = self._chunks.take(first, last)
         self._market.absorb(batches)
-        self._hub.publish(self._rows[first:last], universe=self.universe, ready=ready)
+        self._hub.publish(_VENUE, self._rows[first:last], universe=self.universe, ready=ready)
         for symbol, trades in batches.trades.items():
             self.sent[symbol] += len(trades)
         self.sent.update(quote.symbol for quote in batches.quotes)

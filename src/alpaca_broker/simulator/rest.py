@@ -4,6 +4,8 @@ Owns the middleware and the rate windows. Invariant: every answer of a REST path
 Alpaca's error shape, whatever went wrong. It implements no endpoint.
 """
 
+import asyncio
+import http.client
 import logging
 import time
 from collections.abc import Collection, Mapping
@@ -16,11 +18,15 @@ from alpaca_broker.simulator.access import Access
 from alpaca_broker.simulator.codec import nanoseconds
 from alpaca_broker.simulator.orders import OrderRefused, invalid
 from alpaca_broker.simulator.stats import Stats
+from alpaca_broker.simulator.switches import RestTrouble, Switches
 
 log = logging.getLogger(__name__)
 
 OWNER = web.RequestKey("owner", str)
 STATUS_PATH = "/simulator/status"
+_DATA_PATHS = ("/v2/stocks", "/v1beta1/", "/v1beta3/")
+_TWOFOLD_PATHS = ("/v1beta1/news",)  # a WebSocket on one of Alpaca's hosts, REST on another
+_KEYLESS_PATHS = ("/v1beta3/crypto/",)  # historical crypto needs no key [OAS oas_data]
 _WINDOW_S = 60
 
 
@@ -73,6 +79,12 @@ def list_of(query: Mapping[str, str], name: str) -> list[str]:
     return [part.strip() for part in query.get(name, "").split(",") if part.strip()]
 
 
+def asks_rest(request: web.Request) -> bool:
+    """Whether this is a REST call on a path that WebSockets use, too."""
+    upgrade = request.headers.get("Upgrade", "").lower()
+    return request.path in _TWOFOLD_PATHS and upgrade != "websocket"
+
+
 class RateWindows:
     """Calls per owner and API in one-minute windows; time is an argument."""
 
@@ -105,6 +117,7 @@ class Gate:
         stats: Stats,
         limit_per_min: int | None,
         open_paths: Collection[str],
+        switches: Switches,
     ) -> None:
         self.refuse_all_with: int | None = None
         self.refuse_sockets_with: int | None = None
@@ -112,20 +125,23 @@ class Gate:
         self._stats = stats
         self._windows = RateWindows(limit_per_min)
         self._open_paths = frozenset(open_paths)
+        self._switches = switches
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """Check, count, call, and turn every failure into JSON."""
-        if request.path in self._open_paths:
-            if self.refuse_sockets_with is not None and request.path != STATUS_PATH:
-                return failure(self.refuse_sockets_with, 42910000, "too many requests.")
+        if request.path in self._open_paths and not asks_rest(request):
+            if (status := await self._refused_upgrade(request.path)) is not None:
+                return _refusal(status)
             response: web.StreamResponse = await handler(request)
             return response
         self._stats.rest_requests += 1
         if self.refuse_all_with is not None:
-            return failure(self.refuse_all_with, 50010000, "internal server error")
-        is_data = request.path.startswith("/v2/stocks")
-        _, owner = self._access.header_owner(request.headers)
+            return _refusal(self.refuse_all_with)
+        is_data = request.path.startswith(_DATA_PATHS)
+        offered, owner = self._access.header_owner(request.headers)
+        if not offered and request.path.startswith(_KEYLESS_PATHS):
+            owner = "anybody"
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return failure(404, 40410000, "endpoint not found.")
         if owner is None:
@@ -134,13 +150,58 @@ class Gate:
             return failure(401, 40110000, "request is not authorized")
         fits, headers = self._windows.count(owner, "data" if is_data else "trading", time.time())
         request[OWNER] = owner
-        response = await _call(request, handler) if fits else _too_many()
+        trouble = self._switches.rest_trouble(request.path)
+        if trouble is not None and trouble.delay_s:
+            await asyncio.sleep(trouble.delay_s)
+        if trouble is not None and trouble.status is not None:
+            return _mistaken(trouble, trouble.status, headers)
+        response = await _call(request, handler) if fits else _refusal(429)
         response.headers.update(headers)
+        if trouble is not None and trouble.cut:
+            return await _cut(request, response)
         return response
 
+    async def _refused_upgrade(self, path: str) -> int | None:
+        if path == STATUS_PATH:
+            return None
+        stream = "trading" if path.startswith("/stream") else "market"
+        if stalled := self._switches.stalled[stream]:
+            await stalled[-1].wait()
+            return 503
+        refused = [*self._switches.upgrade_status[stream]]
+        if self.refuse_sockets_with is not None:
+            refused.append(self.refuse_sockets_with)
+        return refused[-1] if refused else None
 
-def _too_many() -> web.Response:
-    return failure(429, 42910000, "too many requests.")
+
+def _refusal(status: int) -> web.Response:
+    if status == 429:
+        return failure(429, 42910000, "too many requests.")
+    return failure(
+        status, status * 100_000 + 10_000, http.client.responses.get(status, "error").lower()
+    )
+
+
+def _mistaken(trouble: RestTrouble, status: int, headers: Mapping[str, str]) -> web.Response:
+    response = _refusal(status)
+    if trouble.body is not None:
+        response.body = trouble.body
+    response.headers.update(headers)
+    response.headers.update(trouble.headers)
+    return response
+
+
+async def _cut(request: web.Request, whole: web.StreamResponse) -> web.StreamResponse:
+    """Promise the whole body, send half of it, and cut the connection."""
+    body = whole.body if isinstance(whole, web.Response) else b""
+    assert isinstance(body, bytes)
+    half = web.StreamResponse(status=whole.status, headers=whole.headers)
+    half.content_length = max(2, len(body))
+    await half.prepare(request)
+    await half.write(body[: len(body) // 2])
+    if request.transport is not None:
+        request.transport.close()  # once what was written has left
+    return half
 
 
 async def _call(request: web.Request, handler: Any) -> web.StreamResponse:

@@ -10,9 +10,9 @@ from typing import Any
 
 from aiohttp import web
 
-from alpaca_broker.simulator import calendar
+from alpaca_broker.simulator import calendar, rest_lists
 from alpaca_broker.simulator.accounts import Account, account_json, position_json
-from alpaca_broker.simulator.codec import nanoseconds
+from alpaca_broker.simulator.brackets import bracket_of
 from alpaca_broker.simulator.exchange import Exchange
 from alpaca_broker.simulator.orders import (
     Order,
@@ -22,10 +22,9 @@ from alpaca_broker.simulator.orders import (
     invalid,
     is_symbol,
 )
-from alpaca_broker.simulator.rest import OWNER, answer, body_of, count_of, list_of, time_of
+from alpaca_broker.simulator.rest import OWNER, answer, body_of, list_of
 
 Clock = Callable[[], int]
-_ACTIVITY_TYPES = {"FILL"}
 
 
 class TradingApi:
@@ -37,12 +36,12 @@ class TradingApi:
         clock: Clock,
         known_symbols: Callable[[], set[str]],
         *,
-        market_open: bool,
+        is_open: Callable[[], bool],
     ) -> None:
         self._exchange = exchange
         self._clock = clock
         self._known_symbols = known_symbols
-        self._market_open = market_open
+        self._is_open = is_open
 
     def routes(self) -> list[web.RouteDef]:
         """All endpoints."""
@@ -79,7 +78,7 @@ class TradingApi:
         return answer(account_json(account, values, self._exchange.buying_power(account)))
 
     async def _clock_now(self, _: web.Request) -> web.Response:
-        return answer(calendar.clock(self._clock(), is_open=self._market_open))
+        return answer(calendar.clock(self._clock(), is_open=self._is_open()))
 
     async def _calendar(self, request: web.Request) -> web.Response:
         query = request.query
@@ -90,19 +89,17 @@ class TradingApi:
         return answer(days)
 
     async def _submit(self, request: web.Request) -> web.Response:
-        order_request = OrderRequest.parse(await body_of(request))
-        return answer(self._exchange.submit(self._of(request), order_request).as_json())
+        body = await body_of(request)
+        order_request = OrderRequest.parse(body, bracket_of(body))
+        order = self._exchange.submit(self._of(request), order_request)
+        return answer(order.as_json(nested=True))
 
     async def _orders(self, request: web.Request) -> web.Response:
-        query = request.query
-        wanted = _order_filter(query)
-        found = [order.as_json() for order in self._of(request).orders.values() if wanted(order)]
-        if query.get("direction", "desc") != "asc":
-            found.reverse()
-        return answer(found[: count_of(query, "limit", 50, 500)])
+        return answer(rest_lists.orders(self._of(request), request.query))
 
     async def _order(self, request: web.Request) -> web.Response:
-        return answer(self._order_of(request).as_json())
+        nested = request.query.get("nested", "").lower() == "true"
+        return answer(self._order_of(request).as_json(nested=nested))
 
     async def _order_by_client_id(self, request: web.Request) -> web.Response:
         client_order_id = request.query.get("client_order_id", "")
@@ -124,7 +121,8 @@ class TradingApi:
         account = self._of(request)
         done = []
         for order in list(account.open_orders.values()):
-            self._exchange.cancel(account, order)
+            if order.open:  # a leg ends with its entry
+                self._exchange.cancel(account, order)
             done.append({"id": order.id, "status": 200, "body": order.as_json()})
         return answer(done, 207)
 
@@ -144,8 +142,8 @@ class TradingApi:
     async def _close_all(self, request: web.Request) -> web.Response:
         account = self._of(request)
         if request.query.get("cancel_orders", "").lower() == "true":
-            for order in list(account.open_orders.values()):
-                self._exchange.cancel(account, order)
+            while account.open_orders:  # a leg ends with its entry
+                self._exchange.cancel(account, next(iter(account.open_orders.values())))
         done: list[dict[str, Any]] = []
         for symbol in list(account.positions):
             order = self._closing(account, symbol, None, None)
@@ -170,25 +168,9 @@ class TradingApi:
         return answer(_asset_json(symbol))
 
     async def _activities(self, request: web.Request) -> web.Response:
-        query = request.query
         single = request.match_info.get("type")
-        types = [single] if single else list_of(query, "activity_types")
-        fills = list(self._of(request).fills)
-        if types and not _ACTIVITY_TYPES & set(types):
-            fills = []
-        after, until = time_of(query, "after"), time_of(query, "until")
-        if day := query.get("date"):
-            fills = [fill for fill in fills if fill["transaction_time"].startswith(day)]
-        if after is not None:
-            fills = [f for f in fills if nanoseconds(f["transaction_time"]) > after]
-        if until is not None:
-            fills = [f for f in fills if nanoseconds(f["transaction_time"]) < until]
-        if query.get("direction", "desc") != "asc":
-            fills.reverse()
-        if token := query.get("page_token"):
-            place = next((i for i, fill in enumerate(fills) if fill["id"] == token), len(fills))
-            fills = fills[place + 1 :]
-        return answer(fills[: count_of(query, "page_size", 100, 100)])
+        types = [single] if single else list_of(request.query, "activity_types")
+        return answer(rest_lists.activities(self._of(request), request.query, types))
 
     def _order_of(self, request: web.Request) -> Order:
         order_id = request.match_info["id"]
@@ -228,25 +210,6 @@ class TradingApi:
         if request.qty is None or request.qty > abs(held):
             raise invalid("qty is more than the position holds")
         return self._exchange.submit(account, request)
-
-
-def _order_filter(query: Any) -> Callable[[Order], bool]:
-    status = query.get("status") or "open"
-    if status not in {"open", "closed", "all"}:
-        raise invalid("status must be open, closed or all")
-    after, until = time_of(query, "after"), time_of(query, "until")
-    symbols, side = set(list_of(query, "symbols")), query.get("side")
-
-    def wanted(order: Order) -> bool:
-        return (
-            (status == "all" or order.open == (status == "open"))
-            and (after is None or order.created_ns > after)
-            and (until is None or order.created_ns < until)
-            and (not symbols or order.request.symbol in symbols)
-            and (not side or order.request.side == side)
-        )
-
-    return wanted
 
 
 def _asset_json(symbol: str) -> dict[str, Any]:

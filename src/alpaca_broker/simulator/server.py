@@ -5,11 +5,11 @@ outlive a stop; connections and tasks do not. It answers nothing itself.
 """
 
 import asyncio
-import contextlib
 import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -17,19 +17,23 @@ from aiohttp import web
 
 from alpaca_broker.simulator.access import Access
 from alpaca_broker.simulator.accounts import Account
-from alpaca_broker.simulator.codec import rfc3339, trade_of
+from alpaca_broker.simulator.by_hand import ByHand
 from alpaca_broker.simulator.exchange import Exchange
-from alpaca_broker.simulator.market import Batches, Market
+from alpaca_broker.simulator.feeds import FEEDS, Feed, feed_of
+from alpaca_broker.simulator.market_data import MarketData
 from alpaca_broker.simulator.market_stream import MarketHub
-from alpaca_broker.simulator.options import STOCK_FEEDS, SimulatorOptions
+from alpaca_broker.simulator.options import SimulatorOptions
+from alpaca_broker.simulator.outbox import Link
 from alpaca_broker.simulator.pulse import Pulse
 from alpaca_broker.simulator.replay import Replay
-from alpaca_broker.simulator.rest import STATUS_PATH, Gate, answer
+from alpaca_broker.simulator.rest import STATUS_PATH, Gate, answer, asks_rest
 from alpaca_broker.simulator.rest_data import DataApi
 from alpaca_broker.simulator.rest_trading import TradingApi
 from alpaca_broker.simulator.stats import Stats
-from alpaca_broker.simulator.synthetic import UNIVERSE, SyntheticMarket
+from alpaca_broker.simulator.switches import Switches
+from alpaca_broker.simulator.synthetic import UNIVERSE
 from alpaca_broker.simulator.ticks import load
+from alpaca_broker.simulator.trading_hours import TradingHours
 from alpaca_broker.simulator.trading_stream import TradingHub
 
 log = logging.getLogger(__name__)
@@ -53,22 +57,28 @@ class Simulator:
         self.port = options.port
         access = Access(options.keys)
         rows = load(options.tick_paths())
-        synthetic = SyntheticMarket(options.seed, options.rate)
-        first_price = (lambda symbol: None) if rows else synthetic.price
-        self.exchange = Exchange(options, time.time_ns, first_price, self._tell)
-        self._market = Market(self.exchange.on_trades)
-        self._hub = MarketHub(options, access, self.stats)
-        self._trading = TradingHub(options, access, self.exchange, self.stats)
-        open_paths = (*STOCK_FEEDS.values(), *_TRADING_PATHS, STATUS_PATH)
-        self._gate = Gate(access, self.stats, options.rest_limit_per_min, open_paths)
-        self._replay = Replay(rows, self._market, self._hub, options.batch) if rows else None
-        self._pulse = Pulse(
-            *(synthetic, self._market, self._hub, self.exchange, options.batch),
-            with_stocks=not rows,
+        self.switches = Switches()
+        self.hours = TradingHours(
+            options.time, market_open=options.market_open, quiet=options.quiet_when_closed
         )
+        now_ns = self.hours.now_ns
+        self._hub = MarketHub(options, access, self.stats, self.switches)
+        self.exchange = Exchange(
+            *(options, now_ns, self._first_price, self._tell), is_open=self.hours.is_open
+        )
+        self.data = MarketData(options, self._hub, now_ns, self.exchange, replayed=bool(rows))
+        self._trading = TradingHub(options, access, self.exchange, self.stats, self.switches)
+        self.tampering = self._trading.tampering
+        open_paths = (*(feed.path for feed in FEEDS.values()), *_TRADING_PATHS, STATUS_PATH)
+        self._gate = Gate(access, self.stats, options.rest_limit_per_min, open_paths, self.switches)
+        stocks = self.data.stocks
+        self._replay = Replay(rows, stocks, self._hub, options.batch) if rows else None
+        self._pulse = Pulse(self.data, self._hub, self.exchange, options, self.hours)
         self._symbols = {row.symbol for row in rows} | set(UNIVERSE)
         self._stopping: asyncio.Event | None = None
         self._life: asyncio.Task[None] | None = None
+        self._runner: web.AppRunner | None = None
+        self._site: web.TCPSite | None = None
         # Waited for before the simulator ever starts, so it cannot be made by a running loop.
         self._replayed = self._replay.finished if self._replay else asyncio.Event()
 
@@ -122,6 +132,30 @@ class Simulator:
             life, self._life = self._life, None
             await life
 
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """Refuse connections for as long as the block runs; those that are open break."""
+        runner = self._runner
+        await self._stop_listening()
+        for served in runner.server.connections if runner and runner.server else ():
+            if served.transport is not None:
+                served.transport.abort()
+        try:
+            yield
+        finally:
+            if runner is not None and runner is self._runner and self._site is None:
+                await self._listen(runner)
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        site = web.TCPSite(runner, self.options.host, self.port)
+        await site.start()
+        self._site, self.port = site, runner.addresses[0][1]
+
+    async def _stop_listening(self) -> None:
+        site, self._site = self._site, None
+        if site is not None:
+            await site.stop()
+
     async def closed(self) -> None:
         """Wait until it stops or breaks, without stopping it."""
         if self._life is not None:
@@ -139,26 +173,24 @@ class Simulator:
     def emit(self, feed: str, message: Mapping[str, Any]) -> int:
         """Send one market-data message to the sessions of a feed that want it; how many did.
 
-        `t` may be left out (now), or an RFC3339 text. Trades move the price that orders see. A
-        message with an unknown `T` goes to every authenticated session of the feed.
+        See `MarketData.emit`; `data` has more that a test can make happen.
         """
-        if feed not in STOCK_FEEDS:
-            raise ValueError(f"no such feed: {feed!r}")
-        full = dict(message)
-        if "T" in full and "t" not in full:
-            full["t"] = rfc3339(time.time_ns())
-        if feed != "test" and full.get("T") == "t" and {"S", "p"} <= full.keys():
-            with contextlib.suppress(ValueError, TypeError):  # a test may send a broken trade
-                self._market.absorb(Batches([trade_of(full)]), with_bars=False)
-        return self._hub.emit(feed, full)
+        return self.data.emit(feed, message)
 
     def emit_raw(self, feed: str, frame: bytes) -> int:
         """Send bytes as they are, say broken ones, to every session of a feed or of "trading"."""
         if feed == "trading":
             return self._trading.send_raw(frame)
-        if feed not in STOCK_FEEDS:
-            raise ValueError(f"no such feed: {feed!r}")
-        return self._hub.emit_raw(feed, frame)
+        return self._hub.emit_raw(feed_of(feed).name, frame)
+
+    def set_time(self, moment: str | datetime | None) -> None:
+        """Let it be this moment now, such as 2026-11-27T03:00 in New York, and go on from there.
+
+        Clock, calendar, orders and the times of messages follow; a replay keeps its own. "now" is
+        the real time with its real hours, None the real time with `market_open` for all hours.
+        """
+        self.hours.set(moment)
+        self.data.jump()
 
     def mute(self, kind: Kind = "all", *, muted: bool = True) -> None:
         """Let the connections open now stay up and answer pings, but say nothing more.
@@ -172,7 +204,7 @@ class Simulator:
 
     def lose_trade_updates(self, count: int) -> None:
         """Let the next `count` order events reach no WebSocket; the ledger has them."""
-        self._trading.lose(count)
+        self.tampering.lose = count
 
     def refuse_rest(self, status: int | None) -> None:
         """Answer every REST call with this HTTP status until told None."""
@@ -185,6 +217,15 @@ class Simulator:
         """
         self._gate.refuse_sockets_with = status
 
+    def by_hand(self, key_id: str) -> ByHand:
+        """Orders of a key's account that fill and end when told to, not by the market."""
+        return ByHand(self.exchange, self.exchange.account(key_id))
+
+    def links(self, kind: Kind = "all") -> list[Link]:
+        """The WebSockets open now."""
+        links = self._hub.links() + self._trading.links()
+        return [link for link in links if kind in (link.stream, "all")]
+
     def ledger(self, account_id: str) -> list[dict[str, Any]]:
         """Every order event of an account, oldest first: what a perfect client has seen."""
         account = self.exchange.find(account_id)
@@ -196,9 +237,8 @@ class Simulator:
         )
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self.options.host, self.port)
-            await site.start()
-            self.port = runner.addresses[0][1]
+            await self._listen(runner)
+            self._runner = runner
             log.info("simulator listens on %s", self.url)
             async with asyncio.TaskGroup() as tasks:
                 ours = [tasks.create_task(self._pulse.run(), name="market pulse")]
@@ -209,31 +249,39 @@ class Simulator:
                 await stopping.wait()
                 for task in ours:
                     task.cancel()
-                await site.stop()
+                await self._stop_listening()
                 tasks.create_task(self._hub.connections.close(_GOING_AWAY), name="close market")
                 tasks.create_task(
                     self._trading.connections.close(_GOING_AWAY), name="close trading"
                 )
         finally:
+            self._site = self._runner = None
+            self.tampering.close()
             self.cut()
             await runner.cleanup()
 
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[self._gate.middleware])
-        for feed, path in STOCK_FEEDS.items():
-            application.router.add_get(path, self._market_endpoint(feed))
+        data = DataApi(self.data, self.hours, recent_sip=self.options.recent_sip)
+        for feed in FEEDS.values():
+            application.router.add_get(feed.path, self._market_endpoint(feed, data))
         for path in _TRADING_PATHS:
             application.router.add_get(path, self._trading.handle)
         application.router.add_get(STATUS_PATH, self._status)
         api = TradingApi(
-            self.exchange, time.time_ns, self._known_symbols, market_open=self.options.market_open
+            self.exchange,
+            self.hours.now_ns,
+            self._known_symbols,
+            is_open=self.hours.is_open,
         )
         application.add_routes(api.routes())
-        application.add_routes(DataApi(self._market).routes())
+        application.add_routes(data.routes())
         return application
 
-    def _market_endpoint(self, feed: str) -> Callable[[web.Request], Any]:
+    def _market_endpoint(self, feed: Feed, data: DataApi) -> Callable[[web.Request], Any]:
         async def serve_feed(request: web.Request) -> web.StreamResponse:
+            if asks_rest(request):
+                return await data.news(request)
             return await self._hub.handle(request, feed)
 
         return serve_feed
@@ -243,7 +291,10 @@ class Simulator:
         return answer(self.stats.as_json() | {"replay": replay})
 
     def _known_symbols(self) -> set[str]:
-        return self._symbols | self._market.trades.keys() | set(self.exchange.open_symbols())
+        return self._symbols | self.data.stocks.trades.keys() | set(self.exchange.open_symbols())
+
+    def _first_price(self, symbol: str) -> int | None:
+        return self.data.first_price(symbol)
 
     def _tell(self, account: Account, update: dict[str, Any]) -> None:
         self._trading.deliver(account, update)
@@ -253,6 +304,7 @@ async def serve(
     options: SimulatorOptions,
     ready: Callable[[Simulator], None] | None = None,
     stop: asyncio.Event | None = None,
+    beside: Callable[[Simulator], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
     """Run a simulator until `stop` is set or the caller cancels; closes in order either way.
 
@@ -260,13 +312,21 @@ async def serve(
         options: What to simulate.
         ready: Called once it listens.
         stop: Ends it when set.
+        beside: What else runs until then, say `practice.practise`.
     """
     async with Simulator(options) as simulator:
         if ready is not None:
             ready(simulator)
         async with asyncio.TaskGroup() as tasks:
             broken = tasks.create_task(simulator.closed(), name="simulator watch")
-            asked = tasks.create_task((stop or asyncio.Event()).wait(), name="simulator stop")
+            asked = tasks.create_task(_until(stop), name="simulator stop")
+            ours = [broken, asked]
+            if beside is not None:
+                ours.append(tasks.create_task(beside(simulator), name="beside"))
             await asyncio.wait((broken, asked), return_when=asyncio.FIRST_COMPLETED)
-            broken.cancel()
-            asked.cancel()
+            for task in ours:
+                task.cancel()
+
+
+async def _until(stop: asyncio.Event | None) -> None:
+    await (stop or asyncio.Event()).wait()

@@ -1,19 +1,22 @@
 """A simulator in a thread of its own, for tests and programs that block.
 
-Owns the thread and its event loop. Invariant: leaving the context stops the simulator and joins
-the thread. It adds no behaviour to the simulator.
+Owns the thread, its event loop, and what was begun in it. Invariant: leaving the context ends all
+of that, stops the simulator and joins the thread. It adds no behaviour to the simulator.
 """
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 import uvloop
 
+from alpaca_broker.simulator.fault_run import play
+from alpaca_broker.simulator.faults import Fault
 from alpaca_broker.simulator.options import SimulatorOptions
+from alpaca_broker.simulator.order_flow import Flow, plan
 from alpaca_broker.simulator.server import Simulator
 from alpaca_broker.simulator.stats import Stats
 
@@ -29,6 +32,7 @@ class SimulatorThread:
         self.simulator = Simulator(options)
         self._started: Future[asyncio.AbstractEventLoop] = Future()
         self._done: asyncio.Event | None = None
+        self._begun: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._main, name="alpaca-simulator")
 
     @property
@@ -74,6 +78,34 @@ class SimulatorThread:
 
         return asyncio.run_coroutine_threadsafe(run(), self._started.result()).result(_ANSWER_S)
 
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine in the simulator's loop, at the latest until the context is left.
+
+        It goes on while the server is stopped: orders fill though nobody can be told.
+        """
+
+        async def owned() -> T:
+            task = asyncio.current_task()
+            assert task is not None
+            self._begun.add(task)
+            try:
+                return await work
+            finally:
+                self._begun.discard(task)
+
+        return asyncio.run_coroutine_threadsafe(owned(), self._started.result())
+
+    def order_flow(
+        self, key_id: str, *, events: int, seed: int = 1, per_second: float | None = None
+    ) -> Future[int]:
+        """Let a day of orders happen on a key's account: see `order_flow.plan`."""
+        flow = Flow(self.call(self.simulator.by_hand, key_id), seed)
+        return self.begin(flow.run(plan(seed, events), per_second))
+
+    def play(self, faults: Iterable[Fault]) -> Future[None]:
+        """Let faults happen, counted from now; done when the last one has ended."""
+        return self.begin(play(self.simulator, list(faults)))
+
     def stop_server(self) -> None:
         """Stop listening, as if Alpaca were gone; accounts and orders stay."""
         loop = self._started.result()
@@ -99,4 +131,8 @@ class SimulatorThread:
         try:
             await self._done.wait()
         finally:
+            for task in self._begun:
+                task.cancel()
+            if self._begun:
+                await asyncio.wait(self._begun)
             await self.simulator.stop()

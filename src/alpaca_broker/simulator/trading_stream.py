@@ -6,6 +6,7 @@ listens at that moment, in order, and nobody later: there is no replay [D WST].
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +18,10 @@ from alpaca_broker.simulator.codec import Codec
 from alpaca_broker.simulator.connection import Connection, Connections
 from alpaca_broker.simulator.exchange import Exchange
 from alpaca_broker.simulator.options import SimulatorOptions
-from alpaca_broker.simulator.outbox import Outbox
+from alpaca_broker.simulator.outbox import Link, Outbox
 from alpaca_broker.simulator.stats import Stats
+from alpaca_broker.simulator.switches import Switches
+from alpaca_broker.simulator.tampering import Tampering
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +38,21 @@ class _Over(Exception):
 class TradingSession:
     """One client's conversation on `/stream`."""
 
-    def __init__(self, codec: Codec, outbox: Outbox, access: Access, exchange: Exchange) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        outbox: Outbox,
+        access: Access,
+        exchange: Exchange,
+        switches: Switches,
+    ) -> None:
         self.codec = codec
         self.outbox = outbox
         self.account: Account | None = None
         self.listening = False
         self._access = access
         self._exchange = exchange
+        self._switches = switches
 
     def receive(self, frame: bytes) -> None:
         """Answer one client message. Raises `_Over` if that was the last one."""
@@ -75,7 +86,7 @@ class TradingSession:
         self._say({"action": "error", "data": {"error_message": "internal server error"}})
 
     def _authorize(self, owner: str | None) -> None:
-        if owner is None:
+        if owner is None or self._switches.auth_error["trading"]:
             message = "access key verification failed"  # [T alpaca-ts #24]
             self._authorization("unauthorized", "authenticate", message=message)
             raise _Over
@@ -103,16 +114,22 @@ class TradingHub:
     """All trading sessions. Use it from one event loop only."""
 
     def __init__(
-        self, options: SimulatorOptions, access: Access, exchange: Exchange, stats: Stats
+        self,
+        options: SimulatorOptions,
+        access: Access,
+        exchange: Exchange,
+        stats: Stats,
+        switches: Switches,
     ) -> None:
         self.connections = Connections()
-        self.dropped_updates = 0
+        self.tampering = Tampering(self._hand_out)
         self._options = options
         self._access = access
         self._exchange = exchange
         self._stats = stats
+        self._switches = switches
         self._sessions: dict[TradingSession, Connection] = {}
-        self._to_lose = 0
+        self._ghosts: list[tuple[str, float]] = []
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one trading WebSocket from its upgrade to its end."""
@@ -124,7 +141,7 @@ class TradingHub:
         outbox = Outbox(
             connection.socket, WSMsgType.BINARY, self._options.send_limit_bytes, self._stats
         )
-        session = TradingSession(codec, outbox, self._access, self._exchange)
+        session = TradingSession(codec, outbox, self._access, self._exchange, self._switches)
         self._stats.trading_connections += 1
         with self.connections.holding(connection):
             self._sessions[session] = connection
@@ -136,16 +153,15 @@ class TradingHub:
                     writer.cancel()
             finally:
                 self._stats.trading_open -= 1
-                del self._sessions[session]
+                self._leave(session, connection)
                 outbox.close()
         return connection.socket
 
-    def deliver(self, account: Account, update: Mapping[str, Any]) -> None:
-        """Send an event to the sessions of its account that listen now."""
-        if self._to_lose:
-            self._to_lose -= 1
-            self.dropped_updates += 1
-            return
+    def deliver(self, account: Account, update: dict[str, Any]) -> None:
+        """Send an event to the sessions of its account that listen now, unless it is tampered."""
+        self.tampering.pass_on(account, update)
+
+    def _hand_out(self, account: Account, update: Mapping[str, Any]) -> None:
         message = {"stream": _STREAM, "data": update}
         frames: dict[Codec, bytes] = {}
         for session, connection in self._sessions.items():
@@ -168,9 +184,12 @@ class TradingHub:
             session.outbox.data(frame, 1)
         return len(sessions)
 
-    def lose(self, updates: int) -> None:
-        """Let the next events reach nobody, on sockets that stay healthy."""
-        self._to_lose = updates
+    def links(self) -> list[Link]:
+        """What is open now."""
+        return [
+            Link("trading", connection, s.outbox, s.codec, s.listening, s.account)
+            for s, connection in self._sessions.items()
+        ]
 
     def _count(self, session: TradingSession) -> None:
         self._stats.trading_sessions += 1
@@ -181,10 +200,13 @@ class TradingHub:
         self, session: TradingSession, connection: Connection, headers: Mapping[str, str]
     ) -> None:
         _, owner = self._access.header_owner(headers)
-        if owner is not None:
+        if owner is not None and not self._switches.auth_error["trading"]:
             session.admit(owner)
             self._count(session)
         try:
+            if self._switches.slam["trading"]:
+                session.fail()
+                raise _Over
             async with asyncio.timeout(self._options.auth_timeout_s) as limit:
                 async for frame in connection.frames():
                     known = session.account is not None
@@ -216,7 +238,18 @@ class TradingHub:
             owner is None or session.account is None or session.account.owner == owner
             for session in self._sessions
         )
-        return taken >= limit
+        now = time.monotonic()
+        self._ghosts = [ghost for ghost in self._ghosts if ghost[1] > now]
+        ghosts = sum(owner is None or ghost == owner for ghost, _ in self._ghosts)
+        return taken + ghosts >= limit
+
+    def _leave(self, session: TradingSession, connection: Connection) -> None:
+        del self._sessions[session]
+        linger_s = self._options.linger_s
+        if self._options.trading_connection_limit is None or connection.clean or not linger_s:
+            return
+        if session.account is not None:
+            self._ghosts.append((session.account.owner, time.monotonic() + linger_s))
 
     def _expel(self, session: TradingSession, connection: Connection) -> None:
         session.listening = False

@@ -1,0 +1,290 @@
+"""Recovery of what a gap took, from Alpaca's REST, beside the live data and never before it.
+
+Owns the recoveries of one feed: they wait their turn, each within a deadline and a budget of calls.
+What is found goes to `backfill:SYMBOL`, bars to `bar:SYMBOL`; a second gap message says what became
+of it. Runs in the price producer's loop; the live path only tells it what was published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection
+from datetime import UTC, datetime
+from time import monotonic, time
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from alpaca_broker.alpaca.hours import MarketHours
+from alpaca_broker.alpaca.rest import DataRest, PastBar, PastPage, PastTrade
+from alpaca_broker.core.backfill import (
+    EDGE,
+    Edges,
+    Key,
+    Seam,
+    bar_key,
+    history,
+    key_of,
+    still_valid,
+)
+from alpaca_broker.core.budget import Budget
+from alpaca_broker.core.market_hours import DELAYS_S, NO_DELAY
+from alpaca_broker.core.messages import Gap
+from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
+
+log = logging.getLogger(__name__)
+
+SETTLES_WITHIN_S = 3.0  # after that nothing of before the reconnect is still on its way
+WITHIN_S = 180.0  # one recovery
+CALLS_PER_MINUTE, CALLS_AT_ONCE = 30, 10  # of the 200 that all of an account's users share
+MOST_WAITING = 20
+MOST_FOLLOWED = 1_000  # symbols; further ones are not recovered, and the gap says so
+MOST_ROWS = 10_000  # in one answer
+SYMBOLS_AT_ONCE = 100
+ROWS_AT_ONCE = 200  # published without a look at what else has to be
+ATTEMPTS = 3
+AGAIN_AFTER_S = 5.0
+TOO_MANY_REQUESTS = 429
+
+NOT_REACHED = "not within the time for it"
+NO_HISTORY = "Alpaca's REST has no history of this feed"
+
+
+class Kind:
+    """Trades, or bars: whose are wished, what was published, and the ways in and out."""
+
+    def __init__(
+        self,
+        name: str,
+        key: Callable[[Any], Key | None],
+        ask: Callable[[DataRest], Callable[..., Awaitable[PastPage]]],
+        publish: Callable[[str, Any], None],
+    ) -> None:
+        self.name, self.key, self.ask, self.publish = name, key, ask, publish
+        self.wanted: frozenset[str] = frozenset()
+        self.edges = Edges()
+
+    def follow(self, symbols: Collection[str]) -> None:
+        """Recover these from now on."""
+        self.wanted = frozenset(symbols) - {"*"}
+        self.edges.follow(sorted(self.wanted)[:MOST_FOLLOWED], time())
+
+    def hit_by(self, gap: Gap) -> list[str]:
+        """The wished symbols that the gap has hit."""
+        return sorted(self.wanted if "*" in gap.symbols else self.wanted.intersection(gap.symbols))
+
+
+class Recovery(Struct, frozen=True):
+    """One gap, and the edges that were seen of it."""
+
+    gap: Gap
+    seams: tuple[tuple[Kind, Seam], ...]
+
+
+class Outcome(Struct):
+    """What became of one recovery."""
+
+    found: int = 0
+    failed: dict[str, str] = field(default_factory=dict)  # symbol -> why
+
+    def fails(self, symbols: Collection[str], why: str) -> None:
+        """These are not recovered, or not wholly."""
+        for symbol in symbols:
+            self.failed.setdefault(symbol, why)
+
+
+class Backfill:
+    """Recovers one feed's gaps, one after the other."""
+
+    def __init__(
+        self,
+        feed: str,
+        hours: MarketHours,
+        *,
+        most: int,
+        publish_trade: Callable[[str, PastTrade], None],
+        publish_bar: Callable[[str, PastBar], None],
+        room: Callable[[], Awaitable[None]],
+        on_gap: Callable[[Gap], None],
+    ) -> None:
+        self._feed, self._hours, self._most = feed, hours, most
+        self._room, self._on_gap = room, on_gap
+        self.trades = Kind("trades", _trade_key, lambda rest: rest.past_trades, publish_trade)
+        self.bars = Kind("bars", bar_key, lambda rest: rest.past_bars, publish_bar)
+        self._begun: tuple[tuple[Kind, Seam], ...] | None = None
+        self._waiting: deque[Recovery] = deque()
+        self._work = asyncio.Event()
+        self._budget = Budget(CALLS_PER_MINUTE, CALLS_AT_ONCE, monotonic())
+
+    def follow(self, trades: Collection[str], bars: Collection[str]) -> None:
+        """Recover trades of these symbols, and minute bars of those, from now on."""
+        self.trades.follow(trades)
+        self.bars.follow(bars)
+
+    def begins(self, *, ours: bool = True) -> None:
+        """What was subscribed no longer comes; several failed links make one gap.
+
+        Not `ours` is one that a broker before us left.
+        """
+        if self._begun is None:
+            kinds = (self.trades, self.bars)
+            self._begun = tuple((kind, kind.edges.cut(ours=ours)) for kind in kinds)
+
+    def ends(self, gap: Gap) -> None:
+        """The gap is over, and was announced: recover it when its turn comes."""
+        seams, self._begun = self._begun, None
+        if seams is None:
+            return
+        self._waiting.append(Recovery(gap, seams))
+        self._work.set()
+        if len(self._waiting) > MOST_WAITING:
+            dropped = self._waiting.popleft()
+            self._close(dropped)
+            log.warning("a gap of the %s feed is not recovered: too many wait", self._feed)
+
+    async def run(self, rest: DataRest) -> None:
+        """Recover what waits, until cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._waiting:
+                job = self._waiting.popleft()
+                try:
+                    await self._recover(job, rest)
+                finally:
+                    self._close(job)
+
+    def _close(self, job: Recovery) -> None:
+        for kind, seam in job.seams:
+            kind.edges.close(seam)
+
+    async def _recover(self, job: Recovery, rest: DataRest) -> None:
+        gap, outcome = job.gap, Outcome()
+        wished = {symbol for kind, _ in job.seams for symbol in kind.hit_by(gap)}
+        if not wished:
+            return
+        reached: set[tuple[str, str]] = set()
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                await asyncio.sleep(max(0.0, gap.ended + SETTLES_WITHIN_S - time()))
+                for kind, seam in job.seams:
+                    await self._recover_kind(kind, seam, gap, rest, outcome, reached)
+        except TimeoutError:
+            for kind, _ in job.seams:
+                left = [s for s in kind.hit_by(gap) if (kind.name, s) not in reached]
+                outcome.fails(left, NOT_REACHED)
+        self._tell(gap, sorted(wished), outcome)
+
+    async def _recover_kind(
+        self,
+        kind: Kind,
+        seam: Seam,
+        gap: Gap,
+        rest: DataRest,
+        outcome: Outcome,
+        reached: set[tuple[str, str]],
+    ) -> None:
+        """Many symbols in one call; where that does not hold all, each by itself."""
+        symbols = kind.hit_by(gap)
+        outcome.fails(symbols[MOST_FOLLOWED:], f"of {MOST_FOLLOWED:,} symbols at most")
+        todo = symbols[:MOST_FOLLOWED]
+        alone = False
+        while todo:
+            group = todo[: 1 if alone else SYMBOLS_AT_ONCE]
+            try:
+                page = await self._page(kind, seam, gap, rest, group)
+            except (UpstreamRefused, UpstreamUnavailable) as error:
+                outcome.fails(todo, str(error))
+                return
+            if page.more and not alone:
+                alone = True
+                continue
+            for symbol in group:
+                rows = (page.found or {}).get(symbol, [])
+                keyed = [(key, row) for row in rows if (key := kind.key(row)) is not None]
+                span = (gap.began, gap.ended)
+                missed, cut = seam.missed(symbol, keyed, span, self._most, ahead_s=self._ahead())
+                if cut or page.more:
+                    outcome.fails([symbol], f"the newest {self._most:,} only")
+                await self._publish(kind, symbol, missed)
+                outcome.found += len(missed)
+                reached.add((kind.name, symbol))
+            todo = todo[len(group) :]
+
+    async def _page(
+        self, kind: Kind, seam: Seam, gap: Gap, rest: DataRest, symbols: list[str]
+    ) -> PastPage:
+        """Ask REST, a few times where it is away.
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: it does not answer, or will not.
+        """
+        path = history(self._feed, kind.name)
+        if path is None:
+            raise UpstreamUnavailable(f"{self._feed} feed", NO_HISTORY)
+        ahead = self._ahead()
+        starts = min(seam.starts_at(s, gap.began, ahead) for s in symbols)
+        # A bar is known by its beginning, and told at its end.
+        earlier = 60.0 if kind is self.bars else 0.0
+        span = {
+            "start": _rfc3339(starts - earlier),
+            "end": _rfc3339(gap.ended + ahead + SETTLES_WITHIN_S),
+            "limit": str(min(MOST_ROWS, self._most + 2 * EDGE) if len(symbols) == 1 else MOST_ROWS),
+        }
+        for attempt in range(1, ATTEMPTS + 1):
+            await asyncio.sleep(self._budget.wait(1, monotonic()))
+            self._budget.spend(1, monotonic())
+            try:
+                return await kind.ask(rest)(path, symbols, **span)
+            except (UpstreamRefused, UpstreamUnavailable) as error:
+                if attempt == ATTEMPTS or _is_final(error):
+                    raise
+            await asyncio.sleep(AGAIN_AFTER_S)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _ahead(self) -> float:
+        """What to add to our time for that of what the feed brings."""
+        return self._hours.by_alpaca(0.0) - DELAYS_S.get(self._feed, NO_DELAY)[0]
+
+    async def _publish(self, kind: Kind, symbol: str, rows: list[Any]) -> None:
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            await self._room()  # what is live goes first
+            for row in rows[first : first + ROWS_AT_ONCE]:
+                kind.publish(symbol, row)
+
+    def _tell(self, gap: Gap, symbols: list[str], outcome: Outcome) -> None:
+        """What became of it: the same gap again, once for each answer to `recovered`."""
+        whole = [s for s in symbols if s not in outcome.failed]
+        told = msgspec.structs.replace(gap, again=True)
+        if whole:
+            reason = f"{gap.reason}; recovered from Alpaca's REST"
+            self._on_gap(_replaced(told, whole, reason, recovered=True))
+        by_reason: dict[str, list[str]] = {}
+        for symbol, why in outcome.failed.items():
+            by_reason.setdefault(why, []).append(symbol)
+        for why, failed in by_reason.items():
+            reason = f"{gap.reason}; not recovered: {why}"
+            self._on_gap(_replaced(told, sorted(failed), reason, recovered=False))
+        log.info("%s feed: %d missed messages were recovered", self._feed, outcome.found)
+
+
+def _is_final(error: UpstreamRefused | UpstreamUnavailable) -> bool:
+    """Whether asking again would not help: the plan does not show it, the keys are wrong, …"""
+    if not isinstance(error, UpstreamRefused):
+        return False
+    return error.code < 500 and error.code != TOO_MANY_REQUESTS
+
+
+def _trade_key(trade: PastTrade) -> Key | None:
+    return key_of(trade) if still_valid(trade.u) else None
+
+
+def _replaced(gap: Gap, symbols: list[str], reason: str, *, recovered: bool) -> Gap:
+    return msgspec.structs.replace(gap, symbols=symbols, reason=reason, recovered=recovered)
+
+
+def _rfc3339(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")

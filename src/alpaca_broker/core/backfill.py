@@ -1,0 +1,160 @@
+"""What was missed in a gap, told apart from what was published on either side of it.
+
+Owns the two edges of a gap: the last things that were published before it and the first ones after
+it, of the symbols whose bots asked for `backfill`. REST answers with what happened; what is neither
+on one edge nor beyond it was missed. So nothing is published twice, and nothing in between is left
+out. Pure: times are epoch seconds, arguments.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+EDGE = 128  # things remembered on each side, for each symbol
+MARGIN_S = 2.0  # what happened so long before a cut may still have been on its way
+MINUTE_S = 60.0
+NO_LONGER_VALID = frozenset({"canceled", "incorrect"})
+
+
+class Trade(Protocol):
+    """A trade as stream and REST show it."""
+
+    p: float
+    t: datetime
+
+    @property
+    def i(self) -> int | None:
+        """Its id, where the feed has ids."""
+
+    @property
+    def s(self) -> int | float | None:
+        """Its size."""
+
+
+class Bar(Protocol):
+    """A minute bar as stream and REST show it; `t` is its beginning."""
+
+    t: datetime
+
+
+H = TypeVar("H")
+Key = tuple[float, int | None, float, int | float | None]
+
+
+def key_of(trade: Trade) -> Key:
+    """What makes a trade the same, seen by stream and by REST; first of all its time."""
+    return (trade.t.timestamp(), trade.i, trade.p, trade.s)
+
+
+def bar_key(bar: Bar) -> Key:
+    """The same for a minute bar, which is told when its minute is over."""
+    return (bar.t.timestamp() + MINUTE_S, None, 0.0, None)
+
+
+class Seam:
+    """The two edges of one gap. Times of a gap are ours; those of trades are the exchange's."""
+
+    def __init__(self, before: dict[str, deque[Key]], followed_since: dict[str, float]) -> None:
+        self._before = {symbol: tuple(keys) for symbol, keys in before.items()}
+        self._since = followed_since
+        self._after: dict[str, list[Key]] = {}
+
+    def note(self, symbol: str, key: Key) -> None:
+        """Something was published live after the gap began."""
+        after = self._after.setdefault(symbol, [])
+        if len(after) < EDGE:
+            after.append(key)
+
+    def starts_at(self, symbol: str, began: float, ahead_s: float = 0.0) -> float:
+        """From when on REST's word counts, in a gap that began then; the exchange's time.
+
+        `ahead_s` is what to add to our time for the exchange's.
+        """
+        before = self._before.get(symbol)
+        if before is None:  # nothing is known of the edge: a broker before us had it
+            return began + ahead_s
+        start = max(began - MARGIN_S, self._since.get(symbol, began)) + ahead_s
+        return max(start, before[0][0]) if len(before) == EDGE else start
+
+    def missed(
+        self,
+        symbol: str,
+        found: Iterable[tuple[Key, H]],
+        span: tuple[float, float],
+        most: int,
+        *,
+        ahead_s: float = 0.0,
+    ) -> tuple[list[H], bool]:
+        """What was missed, oldest first, and whether older ones were cut off at `most`."""
+        began, ended = span
+        after = self._after.get(symbol, [])
+        start, end = self.starts_at(symbol, began, ahead_s), ended + MARGIN_S + ahead_s
+        if len(after) == EDGE:
+            end = min(end, max(key[0] for key in after))
+        known = {*self._before.get(symbol, ()), *after}
+        missed = {key: one for key, one in found if start <= key[0] <= end and key not in known}
+        rows = [missed[key] for key in sorted(missed, key=lambda key: (key[0], key[1] or 0))]
+        return rows[-most:], len(rows) > most
+
+
+class Edges:
+    """Remembers the last of what is published, and hands out a seam when a gap begins."""
+
+    def __init__(self) -> None:
+        self._recent: dict[str, deque[Key]] = {}
+        self._since: dict[str, float] = {}
+        self._open: list[Seam] = []
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything has to be remembered: the hot path asks before it notes."""
+        return bool(self._recent)
+
+    def follow(self, symbols: Collection[str], now: float) -> None:
+        """Replace the symbols whose edges count; of a new one they begin now."""
+        self._recent = {s: self._recent.get(s) or deque(maxlen=EDGE) for s in symbols}
+        self._since = {s: self._since.get(s, now) for s in symbols}
+
+    def note(self, symbol: str, key: Key) -> None:
+        """One thing was published live."""
+        recent = self._recent.get(symbol)
+        if recent is None:
+            return
+        recent.append(key)
+        for seam in self._open:
+            seam.note(symbol, key)
+
+    def cut(self, *, ours: bool = True) -> Seam:
+        """A gap begins: its seam, which hears what is published until it is closed.
+
+        Not `ours` is one that another broker left: what it published last is not known.
+        """
+        seam = Seam(self._recent, dict(self._since)) if ours else Seam({}, {})
+        self._open.append(seam)
+        return seam
+
+    def close(self, seam: Seam) -> None:
+        """What was missed is known, or will never be."""
+        if seam in self._open:
+            self._open.remove(seam)
+
+
+def still_valid(update: str | None) -> bool:
+    """Whether a trade that REST shows with this `u` was not taken back since."""
+    return update not in NO_LONGER_VALID
+
+
+def history(feed: str, kind: str) -> str | None:
+    """Where Alpaca's REST has the history of a feed (`trades` or `bars`), up to the parameters.
+
+    None where it has none.
+    """
+    if feed.startswith("crypto"):
+        return f"/v1beta3/crypto/{feed.removeprefix('crypto-')}/{kind}?"
+    if feed in ("indicative", "opra"):
+        return f"/v1beta1/options/{kind}?"
+    historical = {"iex": "iex", "sip": "sip", "delayed_sip": "sip", "boats": "boats"}.get(feed)
+    return None if historical is None else f"/v2/stocks/{kind}?feed={historical}&"

@@ -1,0 +1,64 @@
+"""What is known of one order: its state, its fills, and what still waits for a fill before it.
+
+Owns the questions that one order answers by itself; the book of all orders asks them.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec import Struct, field
+
+from alpaca_broker.core.messages import OrderUpdate
+from alpaca_broker.core.orders import BUSTS, CLOSED, FILLS, OrderEvent
+
+
+class Order(Struct):
+    """One order. Quantities are cumulative; times are epoch seconds."""
+
+    status: str
+    filled_qty: Decimal
+    first_seen: float
+    changed_at: float | None = None
+    fills: set[Decimal] = field(default_factory=set)
+    merged: list[tuple[Decimal, Decimal]] = field(default_factory=list)  # told as one fill
+    busted: set[Decimal] = field(default_factory=set)  # may be filled once more
+    told: dict[str, float] = field(default_factory=dict)  # by REST: event -> until when it stands
+    held: list[tuple[float, OrderEvent]] = field(default_factory=list)  # since when, what
+    last: OrderUpdate | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still change."""
+        return self.status not in CLOSED
+
+    def has_fill(self, quantity: Decimal) -> bool:
+        """Whether the fill up to this quantity has been told, alone or with others."""
+        return quantity in self.fills or any(low < quantity <= high for low, high in self.merged)
+
+
+def before(update: OrderUpdate) -> Decimal:
+    """The quantity that was filled before this event."""
+    if update.event in FILLS:
+        return update.filled_qty - (update.execution_qty or update.filled_qty)
+    return update.filled_qty
+
+
+def lacks(order: Order, update: OrderUpdate) -> bool:
+    """Whether a fill before this event has not been told."""
+    if update.event in BUSTS or (update.event in FILLS and update.execution_qty is None):
+        return False
+    return before(update) > order.filled_qty
+
+
+def is_older(order: Order, event: OrderEvent) -> bool:
+    """Whether the event comes from before what is known: then it changes nothing."""
+    update = event.update
+    if update.event in BUSTS or not order.status:
+        return False
+    if update.filled_qty != order.filled_qty:
+        return update.filled_qty < order.filled_qty
+    if not order.is_open and update.status not in CLOSED:
+        return True
+    known, changed_at = order.changed_at, event.changed_at
+    return known is not None and changed_at is not None and changed_at < known

@@ -1,0 +1,118 @@
+"""Market hours from a REST that is sometimes away, or talks nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from aiohttp import web
+from test_rest_and_link import KEYS, serving
+
+from alpaca_broker.alpaca import hours as module
+from alpaca_broker.alpaca.hours import MarketHours
+from alpaca_broker.alpaca.link import http_session
+from alpaca_broker.alpaca.rest import TradingRest
+from alpaca_broker.core.market_hours import Phase
+from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
+
+
+def answers(now: datetime, days: list[dict[str, str]]) -> dict[str, Any]:
+    """What a REST says whose clock shows `now`; the market is closed."""
+    later = (now + timedelta(hours=20)).isoformat()
+    clock = {"timestamp": now.isoformat(), "is_open": False, "next_open": later}
+    return {"/v2/clock": clock | {"next_close": later}, "/v2/calendar": days}
+
+
+@pytest.mark.parametrize("days_off", [0, 400])
+async def test_hours_follow_alpacas_clock(days_off: int) -> None:
+    """Not this machine's, which may be wrong by a year."""
+    real = datetime(2026, 11, 24, 3, 0, tzinfo=UTC) + timedelta(days=days_off)
+    monday = datetime(2026, 11, 23, 15, 0, tzinfo=UTC)  # 10:00 in New York
+    asked: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        asked.append(request.path_qs)
+        days = [{"date": "2026-11-23", "open": "09:30", "close": "16:00"}]
+        said = answers(monday, days)
+        said["/v2/clock"] |= {"is_open": True}
+        return web.json_response(said[request.path])
+
+    async with serving(handler) as url, http_session() as http:
+        hours = MarketHours(now=real.timestamp)
+        assert hours.phase("iex") is Phase.UNKNOWN
+        await hours.renew(TradingRest(http, url, KEYS))
+    assert hours.now() == pytest.approx(monday.timestamp(), abs=1)
+    assert hours.phase("iex") is Phase.REGULAR
+    assert hours.by_alpaca(real.timestamp()) == pytest.approx(monday.timestamp(), abs=1)
+    assert asked == ["/v2/clock", "/v2/calendar?start=2026-11-22&end=2026-12-07"]
+
+
+@pytest.mark.parametrize(
+    "days",
+    [[], [{"date": "2026-11-23", "open": "16:00", "close": "09:30"}]],
+    ids=["no trading day in two weeks", "closes before it opens"],
+)
+async def test_a_calendar_that_makes_no_sense_is_not_believed(days: list[dict[str, str]]) -> None:
+    """What was known before stays; here nothing was."""
+    monday = datetime(2026, 11, 23, 20, 30, tzinfo=UTC)
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.json_response(answers(monday, days)[request.path])
+
+    async with serving(handler) as url, http_session() as http:
+        hours = MarketHours(now=monday.timestamp)
+        with pytest.raises(ValueError, match=r"not believed|no hours"):
+            await hours.renew(TradingRest(http, url, KEYS))
+        assert hours.phase("iex") is Phase.UNKNOWN
+
+
+async def test_hours_are_asked_for_until_they_are_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """REST is down twice: it costs patience, then all is known; after that it is left alone."""
+    calls: list[str] = []
+    pauses: list[float] = []
+    known = asyncio.Event()
+    today = datetime.now(UTC).date()
+    days = [
+        {"date": (today + timedelta(days=n)).isoformat(), "open": "00:00", "close": "23:59",
+         "session_open": "0000", "session_close": "2359"}
+        for n in range(-1, 15)
+    ]  # fmt: skip
+
+    async def handler(request: web.Request) -> web.Response:
+        calls.append(request.path)
+        if len(calls) <= 2:
+            return web.Response(status=500)
+        return web.json_response(answers(datetime.now(UTC), days)[request.path])
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            known.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(module.asyncio, "sleep", pause)
+    async with serving(handler) as url:
+        hours = MarketHours(lambda http: TradingRest(http, url, KEYS))
+        task = asyncio.create_task(hours.run())
+        async with asyncio.timeout(10):
+            await known.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert calls == ["/v2/clock"] * 3 + ["/v2/calendar"]
+    assert 3 < pauses[0] <= 5
+    assert 7 < pauses[1] <= 10
+    assert pauses[2] == module.RENEW_AFTER_S
+
+
+async def test_the_simulator_is_understood() -> None:
+    """A market that is open says so by its clock, whatever day it is here."""
+    with SimulatorThread(SimulatorOptions(market_open=True)) as simulator:
+        async with http_session() as http:
+            hours = MarketHours()
+            rest = TradingRest(http, simulator.url, KEYS)
+            await hours.renew(rest)
+            rows = await rest.calendar(date(2026, 11, 16), date(2026, 11, 22))
+    assert hours.phase("iex") is Phase.REGULAR
+    assert [row.date for row in rows] == [f"2026-11-{day}" for day in range(16, 21)]

@@ -1,0 +1,418 @@
+"""The order book: each event once, in its order, whichever of stream and REST tells it first."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alpaca_broker.core.messages import OrderUpdate
+from alpaca_broker.core.orderbook import HOLD_S, OrderBook
+from alpaca_broker.core.orders import OrderEvent, order_event
+from alpaca_broker.core.snapshot import Snapshot
+
+BEGAN = 1_700_000_000.0
+
+
+def text(at: float) -> str:
+    """A time as Alpaca writes it."""
+    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+
+
+class Life:
+    """One order at a pretend Alpaca: its events by stream, its state and its fills by REST."""
+
+    def __init__(self, order_id: str = "o1", qty: int = 30, at: float = BEGAN + 1_000) -> None:
+        self.now = at
+        self.order: dict[str, Any] = {
+            "id": order_id,
+            "client_order_id": f"bot.{order_id}",
+            "symbol": "AAPL",
+            "side": "buy",
+            "qty": str(qty),
+            "filled_qty": "0",
+            "filled_avg_price": None,
+            "status": "new",
+            "submitted_at": text(at),
+            "updated_at": text(at),
+        }
+        self.activities: list[dict[str, Any]] = []
+        self.count = 0
+
+    def event(self, event: str, status: str, **more: Any) -> OrderEvent:
+        """Something happens; what the stream says of it."""
+        self.now += 0.25
+        self.count += 1
+        reached = {"canceled": "canceled_at", "expired": "expired_at"}.get(status)
+        self.order |= {"status": status, "updated_at": text(self.now)}
+        if reached:
+            self.order[reached] = text(self.now)
+        data = {
+            "event": event,
+            "timestamp": text(self.now),
+            "event_id": f"{self.order['id']}-{self.count}",
+            "order": dict(self.order),
+            **more,
+        }
+        found = order_event(data, account_id="a", environment="paper", received_at=self.now)
+        assert found is not None
+        return found
+
+    def begin(self, status: str = "new") -> OrderEvent:
+        return self.event(status, status)
+
+    def fill(self, qty: int, price: str = "10") -> OrderEvent:
+        """Some of it is filled, or the rest."""
+        filled = int(self.order["filled_qty"]) + qty
+        done = filled == int(self.order["qty"])
+        status, event = ("filled", "fill") if done else ("partially_filled", "partial_fill")
+        self.order |= {"filled_qty": str(filled), "filled_avg_price": price}
+        found = self.event(event, status, price=price, qty=str(qty), execution_id=f"x{self.count}")
+        self.activities.append(
+            {
+                "id": f"{self.count}",
+                "type": event,
+                "transaction_time": text(self.now),
+                "price": price,
+                "qty": str(qty),
+                "cum_qty": str(filled),
+                "leaves_qty": str(int(self.order["qty"]) - filled),
+                "order_id": self.order["id"],
+                "order_status": status,
+            }
+        )
+        return found
+
+    def cancel(self) -> OrderEvent:
+        return self.event("canceled", "canceled")
+
+
+def snapshot(*lives: Life, fills: bool = True, taken_at: float | None = None) -> Snapshot:
+    """What REST shows of these orders."""
+    found = Snapshot(
+        account_id="a",
+        environment="paper",
+        taken_at=taken_at or max((life.now for life in lives), default=BEGAN),
+        complete=True,
+    )
+    found.add_orders([dict(life.order) for life in lives])
+    if fills:
+        found.add_fills([activity for life in lives for activity in life.activities])
+    return found
+
+
+def book() -> OrderBook:
+    """A book that has known everything since `BEGAN`."""
+    made = OrderBook()
+    made.floor = BEGAN
+    return made
+
+
+def names(events: list[OrderEvent]) -> list[tuple[str, int]]:
+    return [(e.update.event, int(e.update.filled_qty)) for e in events]
+
+
+def settled(known: OrderBook, shown: Snapshot, *coming: OrderEvent) -> list[OrderEvent]:
+    """What REST shows and the stream does not bring in time."""
+    first = known.reconcile(shown, 0.0, coming)
+    return first + known.reconcile(shown, 11.0, coming)
+
+
+def test_what_the_stream_brings_is_told_as_it_comes() -> None:
+    """No event waits, and REST has nothing to add."""
+    known, life = book(), Life()
+    told = [known.hear(event, 0.0) for event in (life.begin(), life.fill(10), life.fill(20))]
+    assert [names(events) for events in told] == [
+        [("new", 0)],
+        [("partial_fill", 10)],
+        [("fill", 30)],
+    ]
+    assert settled(known, snapshot(life)) == []
+    assert known.open_count == 0
+
+
+def test_what_the_stream_missed_is_told_from_rest_in_order() -> None:
+    """An order that came, was filled in three parts and is done while nobody listened."""
+    known, life = book(), Life()
+    life.begin()
+    for _ in range(3):
+        life.fill(10, "12.5")
+    found = settled(known, snapshot(life))
+    assert names(found) == [("new", 0), ("partial_fill", 10), ("partial_fill", 20), ("fill", 30)]
+    assert {event.update.source for event in found} == {"reconcile"}
+    last = found[-1].update
+    assert (last.status, last.execution_qty, last.execution_price) == (
+        "filled",
+        Decimal(10),
+        Decimal("12.5"),
+    )
+    assert [e.update.filled_avg_price for e in found[1:]] == [Decimal("12.5")] * 3
+    assert settled(known, snapshot(life)) == [], "and never again"
+
+
+def test_what_rest_told_is_not_told_again_by_a_late_stream() -> None:
+    """Two seconds were not enough: the late events are the same ones."""
+    known, life = book(), Life()
+    late = [life.begin(), life.fill(10), life.cancel()]
+    assert names(settled(known, snapshot(life))) == [
+        ("new", 0),
+        ("partial_fill", 10),
+        ("canceled", 10),
+    ]
+    assert [known.hear(event, 12.0) for event in late] == [[], [], []]
+    assert known.repeated == 3
+
+
+def test_rest_waits_two_seconds_for_the_stream() -> None:
+    """What REST shows first is given to the stream to tell."""
+    known, life = book(), Life()
+    known.hear(life.begin(), 0.0)
+    event = life.fill(30)
+    shown = snapshot(life)
+    assert known.reconcile(shown, 10.0) == []
+    assert known.waits
+    assert known.reconcile(shown, 11.9) == []
+    assert names(known.hear(event, 11.95)) == [("fill", 30)]
+    assert known.reconcile(shown, 13.0) == []
+    assert not known.waits
+
+
+def test_an_old_answer_of_rest_changes_nothing() -> None:
+    """REST still shows the order as new: the stream was ahead."""
+    known, life = book(), Life()
+    known.hear(life.begin(), 0.0)
+    old = snapshot(life)
+    known.hear(life.fill(10), 0.0)
+    known.hear(life.cancel(), 0.0)
+    assert settled(known, old) == []
+    assert known.open_count == 0
+
+
+def test_a_duplicate_is_told_once() -> None:
+    """The same event twice on the stream: with and without an id, and fills by their quantity."""
+    known, life = book(), Life()
+    new, fill = life.begin(), life.fill(10)
+    again = OrderEvent(fill.update, "another key")
+    told = [known.hear(event, 0.0) for event in (new, new, fill, again, fill)]
+    assert [names(events) for events in told] == [[("new", 0)], [], [("partial_fill", 10)], [], []]
+    assert known.repeated == 3
+
+
+def test_a_fill_waits_for_the_one_before_it() -> None:
+    """Two fills in the wrong order come out in the right one, at once."""
+    known, life = book(), Life()
+    known.hear(life.begin(), 0.0)
+    first, second, third = life.fill(10), life.fill(10), life.fill(10)
+    assert known.hear(third, 0.0) == []
+    assert known.hear(second, 0.0) == []
+    assert known.has_holes
+    assert names(known.hear(first, 0.1)) == [
+        ("partial_fill", 10),
+        ("partial_fill", 20),
+        ("fill", 30),
+    ]
+    assert not known.has_holes
+
+
+def test_a_lost_fill_is_found_by_rest_before_the_next_is_told() -> None:
+    """The hole in the quantity is seen at once; REST fills it half a second later."""
+    known, life = book(), Life()
+    known.hear(life.begin(), 0.0)
+    life.fill(10)
+    assert known.hear(life.fill(20), 1.0) == []
+    shown = snapshot(life)
+    assert known.reconcile(shown, 1.1) == []
+    assert names(known.reconcile(shown, 1.7)) == [("partial_fill", 10), ("fill", 30)]
+
+
+def test_an_event_in_a_hole_is_let_go_after_five_seconds() -> None:
+    """REST is of no help: the event is told, and the missing one later if it shows."""
+    known, life = book(), Life()
+    known.hear(life.begin(), 0.0)
+    lost = life.fill(10)
+    known.hear(life.fill(10), 1.0)
+    assert known.release(1.0 + HOLD_S - 0.1) == []
+    assert names(known.release(1.0 + HOLD_S)) == [("partial_fill", 20)]
+    late = known.hear(lost, 9.0)
+    assert names(late) == [("partial_fill", 10)]
+    assert late[0].is_late, "it must not turn the order's state back"
+    assert known.open_updates()[0].filled_qty == 20
+
+
+def test_the_beginning_of_an_order_is_told_before_its_first_fill() -> None:
+    """Its `new` was lost, or comes after the fill: told at once, and only once."""
+    known, life = book(), Life(qty=10)
+    new, fill = life.begin(), life.fill(10)
+    found = known.hear(fill, 0.0)
+    assert names(found) == [("new", 0), ("fill", 10)]
+    assert found[0].update.source == "reconcile"
+    assert found[0].update.execution_qty is None
+    assert known.hear(new, 0.0) == []
+
+
+def test_a_canceled_order_says_its_fills_first() -> None:
+    """The cancellation was heard, the fill before it was not."""
+    known, life = book(), Life()
+    known.hear(life.begin(), 0.0)
+    life.fill(10)
+    assert known.hear(life.cancel(), 0.0) == [], "its quantity shows the hole"
+    shown = snapshot(life)
+    known.reconcile(shown, 0.0)
+    assert names(known.reconcile(shown, 1.0)) == [("partial_fill", 10), ("canceled", 10)]
+
+
+def test_an_order_from_yesterday_is_looked_up_by_its_id() -> None:
+    """It is open in the book and no longer among the open ones."""
+    known, old = book(), Life("old", at=BEGAN + 10)
+    known.hear(old.begin(), 0.0)
+    known.floor = BEGAN + 80_000
+    old.now = BEGAN + 90_000
+    old.fill(30)
+    shown = snapshot(taken_at=old.now)
+    assert list(known.unexplained(shown)) == ["old"]
+    shown.add_orders([old.order])
+    shown.add_fills(old.activities)
+    assert names(settled(known, shown)) == [("fill", 30)]
+
+
+def test_the_first_start_tells_nothing() -> None:
+    """Whatever is there is known; what follows is told."""
+    known, open_one, done = OrderBook(), Life("open"), Life("done", qty=10)
+    open_one.begin()
+    open_one.fill(10)
+    done.begin()
+    done.fill(10)
+    known.begin(snapshot(open_one, done))
+    assert settled(known, snapshot(open_one, done)) == []
+    assert [update.order_id for update in known.open_updates()] == ["open"]
+    assert names(known.hear(open_one.fill(20), 0.0)) == [("fill", 30)]
+
+
+def test_a_restored_book_knows_what_was_told() -> None:
+    """The journal of another life: neither the stream nor REST tells it again."""
+    first, life, lost = book(), Life(), Life("lost", qty=10)
+    events = [life.begin(), life.fill(10)]
+    told = [event for one in events for event in first.hear(one, 0.0)]
+    second = OrderBook()
+    for event in told:
+        second.restore(event.update, event.key)
+    second.floor = BEGAN
+    assert [second.hear(event, 0.0) for event in events] == [[], []]
+    lost.begin()
+    lost.fill(10)
+    life.fill(20)
+    assert sorted(names(settled(second, snapshot(life, lost)))) == [
+        ("fill", 10),
+        ("fill", 30),
+        ("new", 0),
+    ]
+
+
+def test_a_quantity_without_fills_is_told_as_one_after_ten_seconds() -> None:
+    """REST's fills are late: in the end the order's own quantity counts, and nothing is doubled."""
+    known, life = book(), Life()
+    known.hear(life.begin(), 0.0)
+    late = [life.fill(10, "10"), life.fill(20, "10")]
+    shown = snapshot(life, fills=False)
+    assert known.reconcile(shown, 0.0) == []
+    assert known.reconcile(shown, 9.9) == []
+    found = known.reconcile(shown, 10.1)
+    assert names(found) == [("fill", 30)]
+    assert found[0].update.execution_qty == Decimal(30)
+    assert found[0].update.execution_price == Decimal(10)
+    assert [known.hear(event, 11.0) for event in late] == [[], []]
+    assert settled(known, snapshot(life)) == []
+
+
+def test_an_order_that_alpaca_forgot_is_forgotten() -> None:
+    """A paper account was reset."""
+    known, life = book(), Life()
+    known.hear(life.begin(), 0.0)
+    assert known.forget({"o1", "other"}) == ["o1"]
+    assert known.open_count == 0
+
+
+def test_a_bust_and_the_fill_after_it_are_told() -> None:
+    """The same quantity is filled twice, since the first time did not count."""
+    known, life = book(), Life(qty=10)
+    known.hear(life.begin(), 0.0)
+    known.hear(life.fill(10), 0.0)
+    life.order |= {"filled_qty": "0", "status": "new"}
+    bust = life.event("trade_bust", "new", execution_id="b1", qty="-10", price="10")
+    assert names(known.hear(bust, 0.0)) == [("trade_bust", 0)]
+    assert names(known.hear(life.fill(10), 0.0)) == [("fill", 10)]
+
+
+def test_an_old_order_that_nobody_knew_is_told_from_now_on() -> None:
+    """Submitted long before us: no beginning is made up, and no hole is seen."""
+    known, life = book(), Life(at=BEGAN - 5_000)
+    life.begin()
+    life.fill(10)
+    assert names(known.hear(life.fill(10), 0.0)) == [("partial_fill", 20)]
+
+
+class Flow:
+    """Many orders' lives in one stream, for the property below."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.lives = [Life(f"o{n}", qty=chance.choice([10, 30])) for n in range(6)]
+        waiting = {
+            life.order["id"]: [life.begin]
+            + [lambda life=life: life.fill(10)] * chance.choice([0, 1, 1, 3])
+            for life in self.lives
+        }
+        self.events: list[OrderEvent] = []
+        at = BEGAN + 1_000
+        while any(waiting.values()):
+            life = chance.choice([li for li in self.lives if waiting[li.order["id"]]])
+            life.now = at = max(at, life.now) + 0.1
+            steps = waiting[life.order["id"]]
+            step = steps.pop(0)
+            if int(life.order["filled_qty"]) < int(life.order["qty"]):
+                self.events.append(step())
+            if not steps and life.order["status"] != "filled" and chance.random() < 0.5:
+                self.events.append(life.cancel())
+
+
+@given(st.integers(min_value=0, max_value=2**32))
+def test_any_stream_and_rest_together_tell_everything_once_and_in_order(seed: int) -> None:
+    """Events lost, doubled, swapped and late; REST in between, sometimes from before."""
+    chance = random.Random(seed)
+    flow, known = Flow(chance), book()
+    wire: list[OrderEvent] = []
+    for event in flow.events:
+        fate = chance.random()
+        if fate < 0.7:
+            wire.append(event)
+        if fate < 0.1:
+            wire.append(event)
+        elif 0.7 <= fate < 0.85:  # late, or swapped with what follows
+            wire.insert(max(0, len(wire) - chance.randrange(3)), event)
+    told: list[OrderEvent] = []
+    now = 0.0
+    for event in wire:
+        now += chance.choice([0.0, 0.1, 1.0])
+        told += known.hear(event, now)
+        told += known.release(now)
+    for _ in range(4):
+        now += 6.0
+        told += known.release(now)
+        told += known.reconcile(snapshot(*flow.lives), now)
+    expected: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for event in flow.events:
+        expected[event.update.order_id] += names([event])
+    found: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for event in told:
+        found[event.update.order_id] += names([event])
+    for order_id, events in expected.items():
+        assert sorted(found[order_id]) == sorted(events), f"{order_id}: once each"
+        on_time = [e for e in told if e.update.order_id == order_id and not e.is_late]
+        quantities = [event.update.filled_qty for event in on_time]
+        assert quantities == sorted(quantities), f"{order_id}: in order"
+    updates: list[OrderUpdate] = known.open_updates()
+    assert all(u.status not in ("filled", "canceled") for u in updates)

@@ -1,0 +1,77 @@
+"""The journal held against the simulator's own ledger: nothing lost, nothing doubled, in order."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from decimal import Decimal
+from typing import Any
+
+import redis
+from support import KEY_ID, eventually
+
+from alpaca_broker.core.channels import Channels
+from alpaca_broker.simulator import SimulatorThread
+from alpaca_broker.simulator.accounts import account_id_of
+
+Event = tuple[str, Decimal]  # its name, and the order's quantity after it
+
+
+def journal(port: int, channels: Channels, key: str = KEY_ID) -> list[dict[str, Any]]:
+    """Every `order_update` in the journal of a key's account, oldest first."""
+    with redis.Redis(port=port) as client:
+        entries: Any = client.xrange(channels.journal(account_id_of(key)))
+    return [json.loads(fields[b"data"], parse_float=Decimal) for _, fields in entries]
+
+
+def offences(
+    entries: list[dict[str, Any]], simulator: SimulatorThread, key: str = KEY_ID
+) -> list[str]:
+    """What is wrong with a journal, judged by what really happened; empty where all is well.
+
+    A state that an order has left again is only shown by the stream: so `held`, `new` after it, and
+    `new` before `rejected` may be missing where the stream did not bring them; nothing else may.
+    """
+    account = account_id_of(key)
+    happened: dict[str, list[Event]] = defaultdict(list)
+    for event in simulator.call(simulator.simulator.ledger, account):
+        order = event["order"]
+        happened[order["id"]].append((event["event"], Decimal(order["filled_qty"])))
+    told: dict[str, list[Event]] = defaultdict(list)
+    for entry in entries:
+        told[entry["order_id"]].append((entry["event"], Decimal(entry["filled_qty"])))
+    found = []
+    if [entry["seq"] for entry in entries] != list(range(1, len(entries) + 1)):
+        found.append("seq has a hole or a double")
+    for order_id in happened.keys() | told.keys():
+        real, seen = Counter(happened[order_id]), Counter(told[order_id])
+        lost = real - seen
+        for event in list(lost):
+            states = [name for name, _ in happened[order_id]]
+            is_last = event == happened[order_id][-1]
+            if event[0] in ("held", "new") and {"held", "rejected"} & set(states) and not is_last:
+                del lost[event]
+        if lost:
+            found.append(f"{order_id}: lost {dict(lost)} of {happened[order_id]}")
+        if doubled := seen - real:
+            found.append(f"{order_id}: too much {dict(doubled)} beside {happened[order_id]}")
+        order = [event for event in happened[order_id] if event in seen]
+        if not lost and not doubled and order != told[order_id]:
+            found.append(f"{order_id}: told as {told[order_id]}, happened as {order}")
+    return found
+
+
+def settles(
+    port: int, channels: Channels, simulator: SimulatorThread, within_s: float = 20.0
+) -> list[dict[str, Any]]:
+    """Wait until the journal says what happened, all of it and nothing else; returns it."""
+
+    def is_right() -> list[dict[str, Any]] | None:
+        entries = journal(port, channels)
+        return entries if not offences(entries, simulator) else None
+
+    try:
+        return eventually(is_right, within_s) or []
+    except AssertionError:
+        problems = offences(journal(port, channels), simulator)
+        raise AssertionError("\n".join(problems[:20])) from None

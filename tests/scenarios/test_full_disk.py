@@ -1,0 +1,55 @@
+"""Redis' disk is full: it refuses to take anything in, and nothing promised is lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from full_disk import SmallDisk
+from support import Rig, buy, eventually
+
+from alpaca_broker import Client
+from alpaca_broker.client import OrderUpdate
+from alpaca_broker.simulator import SimulatorThread
+
+
+def test_orders_wait_for_room_the_status_says_so_and_prices_flow(
+    simulator: SimulatorThread, tmp_path: Path
+) -> None:
+    """Each order event is there once and in order when there is room; bots are told meanwhile."""
+    with SmallDisk(tmp_path) as valkey, Rig(valkey, simulator) as rig:
+        rig.register("AAPL")
+        (account_id,) = rig.broker.status().accounts
+        with Client(host="127.0.0.1", port=valkey.port) as client:
+            prices, orders = client.prices("AAPL", gaps=False), client.orders(account_id)
+            assert client.wait_ready()
+            buy(simulator.url)
+            assert [next(orders).seq for _ in range(2)] == [1, 2]  # type: ignore[union-attr]
+            valkey.fill()
+            for _ in range(3):
+                buy(simulator.url)
+            with rig.bot("broker:status") as bot:
+                status = bot.until(
+                    lambda _, m: m.get("accounts", {}).get(account_id, {}).get("state") == "stale"
+                )
+                # The heart beats on, at its pace: a bot tells a full disk from a dead broker.
+                beat = bot.until(lambda _, m: m["type"] == "status")
+            assert "No space left on device" in status["accounts"][account_id]["error"]
+            assert status["state"] != "live"
+            assert beat["timestamp"] - status["timestamp"] < 2
+            while prices.poll() is not None:
+                pass
+            assert next(prices).price > 0  # what is only said, flows
+            assert orders.poll() is None
+            valkey.clear()
+            seen = [next(orders) for _ in range(6)]
+            assert [u.seq for u in seen if isinstance(u, OrderUpdate)] == [3, 4, 5, 6, 7, 8]
+            eventually(lambda: rig.broker.status().accounts[account_id].state == "live")
+        kept = [
+            json.loads(f[b"data"]) for _, f in valkey.redis.xrange(f"journal:order:{account_id}")
+        ]
+    ledger = simulator.simulator.ledger(account_id)
+    assert [(u["order_id"], u["event"]) for u in kept] == [
+        (e["order"]["id"], e["event"]) for e in ledger
+    ]
+    assert [u["seq"] for u in kept] == list(range(1, 9))
