@@ -205,7 +205,8 @@ class AccountStream:
         if self._doubt is not None and self.account is not None:
             self._is_live(self.account)
             self._state.changed()
-        self._tell_gap(missed, recovered=True)
+        if missed is not None:
+            self._tell_gap(structs.replace(missed, again=True), recovered=True)
 
     def _found(self, events: int, since: float) -> None:
         """The stream was up and did not bring these events: REST did."""

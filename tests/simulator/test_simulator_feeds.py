@@ -306,3 +306,26 @@ async def test_incidents_happen_when_asked_for(start: Start) -> None:
                 if message["T"] in wanted:
                     wanted -= {message["T"]}
                     assert message.get("oi", message.get("i")) in seen
+
+
+async def test_trouble_of_one_feed_is_nothing_to_another(start: Start) -> None:
+    """Muted and cut one by one; an unknown name is refused."""
+    simulator = await start(rate=0.001)
+    async with market(simulator, CRYPTO[0]) as coins, market(simulator) as stocks:
+        for client in (coins, stocks):
+            await client.ask({"action": "subscribe", "bars": ["*"]})
+        bar = {"T": "b", "S": "X"}
+        simulator.mute("crypto/us")
+        simulator.emit("crypto/us", bar)
+        simulator.emit("iex", bar)
+        assert (await stocks.receive())[0]["S"] == "X"
+        simulator.mute("crypto/us", muted=False)
+        simulator.emit("crypto/us", bar | {"S": "heard"})
+        assert (await coins.receive())[0]["S"] == "heard"
+        assert simulator.cut("sip") == 0
+        assert simulator.cut("crypto/us") == 1
+        assert (await coins.frame()).type is aiohttp.WSMsgType.CLOSED
+        assert (await stocks.ask({"action": "subscribe", "bars": []}))[0]["bars"] == ["*"]
+        for function in (simulator.cut, simulator.mute):
+            with pytest.raises(ValueError, match="no such feed: 'crypto'"):
+                function("crypto")

@@ -262,10 +262,18 @@ class MarketHub:
         self._queue(sessions, frame, 1)
         return len(sessions)
 
-    def mute(self, muted: bool) -> None:
-        """Make the connections open now say nothing, or speak again."""
+    def mute(self, muted: bool, feed: str | None = None) -> None:
+        """Make the connections open now, or those of a feed, say nothing, or speak again."""
         for session in self._sessions:
-            session.outbox.muted = muted
+            if feed in (None, session.feed.name):
+                session.outbox.muted = muted
+
+    def cut(self, feed: str) -> int:
+        """Drop the connections of a feed without a close frame; how many there were."""
+        dropped = [c for session, c in self._sessions.items() if session.feed.name == feed]
+        for connection in dropped:
+            connection.abort()
+        return len(dropped)
 
     def links(self) -> list[Link]:
         """What is open now."""

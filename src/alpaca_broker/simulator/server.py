@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from aiohttp import web
 
@@ -161,8 +161,14 @@ class Simulator:
         if self._life is not None:
             await asyncio.wait((self._life,))
 
-    def cut(self, kind: Kind = "all") -> int:
-        """Drop connections without a close frame; how many there were."""
+    def cut(self, kind: str = "all") -> int:
+        """Drop connections without a close frame; how many there were.
+
+        Args:
+            kind: "market", "trading", "all", or the name of a feed.
+        """
+        if kind not in get_args(Kind):
+            return self._hub.cut(feed_of(kind).name)
         cut = 0
         if kind in ("market", "all"):
             cut += self._hub.connections.cut()
@@ -192,11 +198,17 @@ class Simulator:
         self.hours.set(moment)
         self.data.jump()
 
-    def mute(self, kind: Kind = "all", *, muted: bool = True) -> None:
+    def mute(self, kind: str = "all", *, muted: bool = True) -> None:
         """Let the connections open now stay up and answer pings, but say nothing more.
 
         What they should say is lost. Later connections are not muted.
+
+        Args:
+            kind: "market", "trading", "all", or the name of a feed.
+            muted: False lets them speak again.
         """
+        if kind not in get_args(Kind):
+            self._hub.mute(muted, feed_of(kind).name)
         if kind in ("market", "all"):
             self._hub.mute(muted)
         if kind in ("trading", "all"):
