@@ -217,7 +217,7 @@ class LeaseKeeper:
             self.redis.answered()
             if stored is not None:
                 log.error("another broker leads now (epoch %d): standing by", int(stored))
-                self._stood_by = True
+                self._stood_by, self._told_of = True, ""
                 self.give_up()
                 return
             self._fence.extend(began + LASTS_S, entered)
