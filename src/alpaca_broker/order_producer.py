@@ -23,13 +23,16 @@ from alpaca_broker.tenure import Tenure
 
 log = logging.getLogger(__name__)
 
+# Account id and the name it was given; the name that has it already, or None.
+Claim = Callable[[str, str], str | None]
+
 
 class OrderProducer:
     """Keeps every configured account's order stream alive and recorded."""
 
     def __init__(
         self,
-        streams: Callable[[], tuple[AccountStream, ...]],
+        streams: Callable[[Claim], tuple[AccountStream, ...]],
         *,
         channels: Channels,
         target: RedisTarget,
@@ -38,7 +41,9 @@ class OrderProducer:
         journal_length: int,
     ) -> None:
         # New ones for each epoch: nothing of the last one is known to be true any more.
-        self._make_streams, self._streams = streams, streams()
+        self._make_streams = streams
+        self._claims: dict[str, str] = {}
+        self._streams = streams(self._claim)
         self._account_names: frozenset[str] = frozenset()
         self._received: dict[str, float] = {}
         self._recorded_before = 0
@@ -85,7 +90,8 @@ class OrderProducer:
             ExceptionGroup of Superseded: another broker leads.
         """
         self._recorded_before = self.events
-        self._streams = self._make_streams()
+        self._claims.clear()
+        self._streams = self._make_streams(self._claim)
         for stream in self._streams:
             stream.begin(epoch, self._received)
             stream.named(self._account_names)
@@ -98,7 +104,7 @@ class OrderProducer:
                             lambda account_id: self._journal(client, account_id, epoch),
                             self._target,
                         ),
-                        name=f"writer {stream.environment}",
+                        name=f"writer {stream.label}",
                     )
                     for stream in self._streams
                 ]
@@ -115,10 +121,13 @@ class OrderProducer:
     async def _read(self) -> None:
         async with http_session() as http, asyncio.TaskGroup() as readers:
             for stream in self._streams:
-                readers.create_task(
-                    stream.stay_connected(http), name=f"reader {stream.environment}"
-                )
+                readers.create_task(stream.stay_connected(http), name=f"reader {stream.label}")
             await asyncio.Event().wait()  # a refused account does not end the others
+
+    def _claim(self, account_id: str, label: str) -> str | None:
+        """Take an account for a stream; the name of the one that has it already, or None."""
+        holder = self._claims.setdefault(account_id, label)
+        return None if holder == label else holder
 
     async def _drain(self) -> None:
         left = sum([await stream.lane.drain() for stream in self._streams])
