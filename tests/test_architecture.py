@@ -19,7 +19,7 @@ IO = {
 SHELLS = {"alpaca", "bus"}
 PRODUCERS = {
     *("account_stream", "market_feed", "price_producer", "order_producer"),
-    *("supervision", "control"),
+    *("supervision", "control", "continuity", "backfill"),
 }
 
 

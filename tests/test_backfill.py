@@ -67,13 +67,14 @@ class Stage:
         self.trades: list[tuple[str, int | None]] = []
         self.bars: list[tuple[str, float]] = []
         self.gaps: list[Gap] = []
+        self.waiting = 0  # live messages that Redis has not taken
         self.backfill = Backfill(
             feed,
             MarketHours(),
             most=most,
             publish_trade=lambda symbol, one: self.trades.append((symbol, one.i)),
             publish_bar=lambda symbol, bar: self.bars.append((symbol, bar.t.timestamp())),
-            room=self._room,
+            publisher=self,  # type: ignore[arg-type]
             on_gap=self.gaps.append,
         )
 
@@ -82,9 +83,6 @@ class Stage:
         self.backfill.follow(trades, bars or set())
         for kind, symbols in ((self.backfill.trades, trades), (self.backfill.bars, bars or set())):
             kind.edges._since |= dict.fromkeys(symbols, time() - 3600)
-
-    async def _room(self) -> None:
-        await asyncio.sleep(0)
 
     def gap(self, began: float, *symbols: str) -> Gap:
         """A gap that has just ended, as it was announced."""

@@ -20,6 +20,7 @@ from msgspec import Struct, field
 
 from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.alpaca.rest import DataRest, PastBar, PastPage, PastTrade
+from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.core.backfill import (
     EDGE,
     Edges,
@@ -45,6 +46,8 @@ MOST_FOLLOWED = 1_000  # symbols; further ones are not recovered, and the gap sa
 MOST_ROWS = 10_000  # in one answer
 SYMBOLS_AT_ONCE = 100
 ROWS_AT_ONCE = 200  # published without a look at what else has to be
+MOST_AHEAD = 50  # so few messages may wait for Redis when recovered ones are added
+LOOK_EVERY_S = 0.02
 ATTEMPTS = 3
 AGAIN_AFTER_S = 5.0
 TOO_MANY_REQUESTS = 429
@@ -105,13 +108,13 @@ class Backfill:
         hours: MarketHours,
         *,
         most: int,
+        publisher: Publisher,
         publish_trade: Callable[[str, PastTrade], None],
-        publish_bar: Callable[[str, PastBar], None],
-        room: Callable[[], Awaitable[None]],
+        publish_bar: Callable[[str, PastBar], None] = lambda symbol, bar: None,
         on_gap: Callable[[Gap], None],
     ) -> None:
         self._feed, self._hours, self._most = feed, hours, most
-        self._room, self._on_gap = room, on_gap
+        self._publisher, self._on_gap = publisher, on_gap
         self.trades = Kind("trades", _trade_key, lambda rest: rest.past_trades, publish_trade)
         self.bars = Kind("bars", bar_key, lambda rest: rest.past_bars, publish_bar)
         self._begun: tuple[tuple[Kind, Seam], ...] | None = None
@@ -251,9 +254,16 @@ class Backfill:
 
     async def _publish(self, kind: Kind, symbol: str, rows: list[Any]) -> None:
         for first in range(0, len(rows), ROWS_AT_ONCE):
-            await self._room()  # what is live goes first
+            await self._after_what_is_live()
             for row in rows[first : first + ROWS_AT_ONCE]:
                 kind.publish(symbol, row)
+
+    async def _after_what_is_live(self) -> None:
+        while True:
+            await asyncio.sleep(0)  # others have their turn
+            if self._publisher.waiting <= MOST_AHEAD:
+                return
+            await asyncio.sleep(LOOK_EVERY_S)
 
     def _tell(self, gap: Gap, symbols: list[str], outcome: Outcome) -> None:
         """What became of it: the same gap again, once for each answer to `recovered`."""

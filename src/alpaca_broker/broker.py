@@ -17,6 +17,7 @@ from time import monotonic, time
 
 from alpaca_broker import telemetry
 from alpaca_broker.account_stream import AccountStream
+from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.alpaca.rest import TradingRest
 from alpaca_broker.bus.fence import Fence
 from alpaca_broker.bus.publisher import Publisher
@@ -80,6 +81,7 @@ class AlpacaBroker:
             on_loss=self._unlead,
             rest=_trading_rest(settings) if settings.check_symbols else None,
         )
+        hours = MarketHours(_trading_rest(settings))
         self._prices = PriceProducer(
             (
                 MarketFeed(
@@ -88,12 +90,15 @@ class AlpacaBroker:
                     data_url=settings.alpaca_data_url,
                     keys=settings.data_keys(),
                     channels=channels,
+                    hours=hours,
+                    backfill_trades=settings.backfill_trades,
                     changed=self._changed,
                     on_view=lambda view: self._control_thread.call(self._control.view, view),
                     on_gap=self._gap,
                 ),
             ),
             channels=channels,
+            hours=hours,
             publisher=lambda: Publisher(target, bound=settings.price_buffer, fence=fence),
         )
         self._orders = OrderProducer(

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from itertools import islice
 from time import monotonic, time
 
 import aiohttp
 
+from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.alpaca.link import Link, http_session, open_link
 from alpaca_broker.alpaca.rest import DataRest
 from alpaca_broker.bus.publisher import Publisher
+from alpaca_broker.continuity import Continuity
 from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.answers import FeedView
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import FeedStatus, Gap
-from alpaca_broker.core.outage import RESTARTED, Outage
 from alpaca_broker.core.session import Action, Add, Drop, SendAuth, Session
 from alpaca_broker.core.verdicts import NOT_IN_THE_PLAN
 from alpaca_broker.core.wire import (
@@ -62,18 +64,25 @@ class MarketFeed:
         data_url: str,
         keys: KeyPair,
         channels: Channels,
+        hours: MarketHours,
+        backfill_trades: int,
         changed: Callable[[], None],
         on_view: Callable[[FeedView], None],
         on_gap: Callable[[Gap], None],
     ) -> None:
         self.name, self._url, self._data_url, self._keys = feed, url, data_url, keys
         self._channels = channels
-        self._on_view, self._on_gap = on_view, on_gap
+        self._on_view = on_view
         self._state = LinkState(changed)
         self._supervisor = Supervisor(f"{feed} feed", self._state, advice=self._advice)
         self._decoder = MarketDecoder()
         self._session = Session()
-        self._outage = Outage()
+        self._continuity = Continuity(
+            *(feed, url, data_url, keys, hours),
+            backfill_trades=backfill_trades,
+            changed=self._state.changed,
+            on_gap=on_gap,
+        )
         self._publisher: Publisher | None = None
         self._lanes: PriceLanes | None = None
         self._wanted: tuple[str, ...] = ()
@@ -84,7 +93,6 @@ class MarketFeed:
         self._waits_for_room = False
         self._complaints, self._waits = Seldom(1.0), Seldom(10.0)
         self._look_ups: list[float] = []
-        self._last_frame: float | None = None
 
     @property
     def status(self) -> FeedStatus:
@@ -97,7 +105,7 @@ class MarketFeed:
             state=state,
             since=round(self._state.since, 3),
             symbols=len(self._session.acked),
-            last_message=self._last_frame,
+            last_message=self._continuity.last_frame,
             error=error,
             refused=dict(islice(refused.items(), MOST_REFUSED)),
             refused_total=len(refused),
@@ -112,13 +120,15 @@ class MarketFeed:
         return self._keys.advice
 
     def _trouble(self) -> str | None:
-        """What keeps prices from Redis, though Alpaca sends them."""
+        """What keeps prices from Redis, though the link is live."""
         publisher = self._publisher
         if publisher is not None and publisher.error is not None:
             return f"prices do not reach Redis: {publisher.error}"
         if publisher is not None and (refusal := publisher.refusal()):
             return f"Redis refuses prices: {refusal}"
-        return "Redis is behind: reading from Alpaca waits" if self._waits_for_room else None
+        if self._waits_for_room:
+            return "Redis is behind: reading from Alpaca waits"
+        return self._continuity.trouble
 
     @property
     def messages(self) -> int:
@@ -137,14 +147,13 @@ class MarketFeed:
 
     def missed_since(self, at: float | None) -> None:
         """A broker before us received until `at` (epoch seconds): what follows is a gap."""
-        self._outage = Outage()  # ours, of an epoch that was lost, was told by whoever led since
-        if at is not None:
-            self._outage.begins(at, None, RESTARTED)
+        self._continuity.missed_since(at)
 
     def use(self, publisher: Publisher) -> None:
         """Publish this way; called before each `run`."""
         self._publisher = publisher
         self._lanes = PriceLanes(self.name, self._channels, publisher)
+        self._continuity.use(publisher, self._lanes)
 
     def again(self) -> None:
         """Redis may have forgotten the last prices: write them once more."""
@@ -158,7 +167,7 @@ class MarketFeed:
         self._epoch = lanes.epoch = epoch
         ticking = asyncio.create_task(self._tick(lanes), name="snapshots")
         try:
-            async with http_session() as http:
+            async with http_session() as http, self._continuity.recovering(http):
                 await self._supervisor.run(lambda: self._converse(http, lanes))
             await asyncio.Event().wait()  # refused for good: the others go on
         finally:
@@ -177,13 +186,16 @@ class MarketFeed:
                 tasks.create_task(self._keep_in_step(link, session), name="wishes")
                 tasks.create_task(self._make_ready(http, session, lanes), name="last prices")
                 tasks.create_task(self._watch(), name="answers")
+                watch = self._continuity.watch(
+                    http, lanes, listens=self._listens, traded=lambda: session.acked
+                )
+                tasks.create_task(watch, name="watch")
                 tasks.create_task(link.stay_heard(self._listens), name="pings")
                 await self._read(link, session, lanes)
         finally:
             # What a dead link had acknowledged is no longer true, nor are its prices current.
             if session.acked:
-                at = self._last_frame or time()
-                self._outage.begins(at, session.acked, "the market-data link ended")
+                self._continuity.breaks(session.acked, sys.exc_info()[1])
             self._session = Session(self._wanted)
             self._ready = frozenset()
             lanes.snapshots.clear()
@@ -210,14 +222,16 @@ class MarketFeed:
         self, frame: bytes | str, link: Link, session: Session, lanes: PriceLanes
     ) -> None:
         """Publish a frame's trades; answer its control messages."""
-        now = self._last_frame = round(time(), 6)
+        now = round(time(), 6)
         malformed = self._decoder.malformed
-        for message in self._decoder.decode(frame):
+        messages = self._decoder.decode(frame)
+        for message in messages:
             if type(message) is Trade:
                 lanes.publish(message, now)
             elif isinstance(message, Success | Refusal | Subscription):
                 await self._say(link, session.receive(message))
                 self._answered(session)
+        self._continuity.heard(messages, now)
         if self._decoder.malformed != malformed and self._complaints.may_say():
             log.warning(
                 "a market-data message was not understood%s: %s",
@@ -282,9 +296,7 @@ class MarketFeed:
             lanes.snapshots.tick(monotonic())
             self._ready = confirmed
             self._show(live=True)
-            if gap := self._outage.ends(round(time(), 6), confirmed, self._epoch):
-                gap.feed = self.name
-                self._on_gap(gap)
+            self._continuity.mends(confirmed, self._epoch)
 
     async def _look_up(self, rest: DataRest, symbols: list[str], lanes: PriceLanes) -> None:
         """Ask REST for the last trades; where it does not tell, the first print will."""
@@ -319,17 +331,7 @@ class MarketFeed:
 
     def lost(self, reason: str) -> None:
         """What was read did not reach Redis: it is not sent again, and a gap says so."""
-        now = round(time(), 6)
-        gap = Gap(
-            feed=self.name,
-            began=now,
-            ended=now,
-            symbols=sorted(self._session.acked),
-            reason=reason,
-            recovered=False,
-            epoch=self._epoch,
-        )
-        self._on_gap(gap)
+        self._continuity.lost(reason, self._session.acked, self._epoch)
 
     async def _watch(self) -> None:
         """Hang up where a subscription is not answered.

@@ -6,9 +6,11 @@ and nothing is built that is not published. Runs in the price producer's loop.
 
 from __future__ import annotations
 
+from time import time
+
 import msgspec
 
-from alpaca_broker.alpaca.rest import LatestTrade
+from alpaca_broker.alpaca.rest import LatestTrade, PastTrade
 from alpaca_broker.bus.publisher import Publisher, publish_head
 from alpaca_broker.bus.snapshots import Snapshots
 from alpaca_broker.core.channels import Channels
@@ -36,6 +38,7 @@ class PriceLanes:
         self._publish = publisher.publish
         self._encode = msgspec.json.Encoder().encode
         self._lanes: dict[str, Lane] = {}
+        self._backfilled: dict[str, Lane] = {}
         self.snapshots = Snapshots(publisher, channels.last)
         self.epoch = 0
         self.messages = 0
@@ -89,6 +92,31 @@ class PriceLanes:
             source="snapshot",
         )
         self.snapshots.note(symbol, self._encode(update))
+
+    def backfill(self, symbol: str, trade: PastTrade) -> None:
+        """Publish a trade that was recovered after a gap, on a channel of its own."""
+        lane = self._backfilled.get(symbol)
+        if lane is None:
+            if len(self._backfilled) >= MOST_LANES:
+                self.turned_away += 1
+                return
+            lane = self._backfilled[symbol] = Lane(self._channels.backfill(symbol))
+        lane.seq += 1
+        update = PriceUpdate(
+            symbol,
+            trade.p,
+            trade.t.timestamp(),
+            trade.s,
+            trade.x,
+            trade.c,
+            trade.i,
+            self._feed,
+            round(time(), 6),
+            lane.seq,
+            self.epoch,
+            source="backfill",
+        )
+        self._publish(lane.head, self._encode(update))
 
     def _new_lane(self, symbol: str) -> Lane | None:
         if len(self._lanes) >= MOST_LANES:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
+from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.bus.publisher import Publisher, command
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import FeedStatus
@@ -29,9 +30,11 @@ class PriceProducer:
         feeds: tuple[MarketFeed, ...],
         *,
         channels: Channels,
+        hours: MarketHours,
         publisher: Callable[[], Publisher],
     ) -> None:
         self.feeds = feeds
+        self._hours = hours
         self._last = channels.last.encode()
         self._make_publisher = publisher
         self._publisher: Publisher | None = None
@@ -85,6 +88,7 @@ class PriceProducer:
             try:
                 publisher.send(command(b"DEL", self._last))  # whatever is there is from before
                 async with asyncio.TaskGroup() as feeding:
+                    feeding.create_task(self._hours.run(), name="market hours")
                     for feed in self.feeds:
                         feeding.create_task(feed.run(epoch), name=f"{feed.name} feed")
             finally:

@@ -122,6 +122,7 @@ class Settings(BaseSettings):
     channel_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{0,64}$")] = ""
     prices_when_behind: Annotated[Literal["wait"], BeforeValidator(_lower)] = "wait"
     price_buffer: Annotated[int, Field(ge=100, le=10_000_000)] = 50_000
+    backfill_trades: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     max_symbols_per_bot: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     max_symbols_per_message: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     max_message_bytes: Annotated[int, Field(ge=200, le=100_000_000)] = 1_000_000

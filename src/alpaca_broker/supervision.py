@@ -15,7 +15,7 @@ from time import monotonic, time
 from alpaca_broker.core.backoff import Jitter, Patience
 from alpaca_broker.core.messages import FeedState
 from alpaca_broker.core.verdicts import Verdict, verdict, verdict_http
-from alpaca_broker.errors import BrokerError, UpstreamRefused
+from alpaca_broker.errors import BrokerError, UpstreamRefused, UpstreamUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,16 @@ def first(group: BaseExceptionGroup[BrokerError]) -> BrokerError:
         error = error.exceptions[0]
     assert isinstance(error, BrokerError)
     return error
+
+
+def why_ended(error: BaseException) -> str:
+    """`: ` and why a link ended, in short; empty where nothing is to be said of it."""
+    if isinstance(error, BaseExceptionGroup):
+        known, _ = error.split(BrokerError)
+        return "" if known is None else why_ended(first(known))
+    if isinstance(error, UpstreamUnavailable):
+        return f": {error.reason}"
+    return f": {error}" if isinstance(error, BrokerError) else ""
 
 
 def judge(error: BrokerError | None) -> Verdict:

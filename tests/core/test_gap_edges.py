@@ -192,7 +192,7 @@ def test_what_is_remembered_is_bounded_and_forgotten() -> None:
     [
         ("iex", "/v2/stocks/trades?feed=iex&"),
         ("delayed_sip", "/v2/stocks/trades?feed=sip&"),
-        ("crypto-us", "/v1beta3/crypto/us/trades?"),
+        ("crypto/us", "/v1beta3/crypto/us/trades?"),
         ("indicative", "/v1beta1/options/trades?"),
         ("overnight", None),
         ("test", None),

@@ -74,7 +74,7 @@ def new_york(day: int, hour: int, minute: int = 0, second: int = 0, month: int =
         ("overnight", new_york(22, 20, 15), Phase.EXTENDED),
         ("overnight", new_york(23, 4, 1), Phase.CLOSED),
         # Never closed; never due.
-        ("crypto-us", new_york(22, 3), Phase.ALWAYS),
+        ("crypto/us", new_york(22, 3), Phase.ALWAYS),
         ("test", new_york(22, 3), Phase.ALWAYS),
         ("news", new_york(23, 11), Phase.CLOSED),
     ],

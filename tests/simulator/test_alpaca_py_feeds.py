@@ -70,7 +70,7 @@ def test_stock_stream_channels(simulator: SimulatorThread) -> None:
             function(heard.take)
         else:
             function(heard.take, "AAPL")
-    with running(stream, wake=lambda: None):
+    with running(stream, wake=lambda: simulator.call(data.resume, "iex", "AAPL")):
         until(lambda: heard.of(Trade))
         said(simulator, data.halt, "iex", "AAPL")
         said(simulator, data.update_bar, "iex", "AAPL")

@@ -131,6 +131,8 @@ async def test_taken_back_trades_are_marked(quiet: Simulator) -> None:
         quiet.emit("iex", trade | {"i": number})
     quiet.data.correct("iex", "A", trade_id=7, size=50)
     quiet.data.cancel_trade("iex", "A", trade_id=8)
+    assert [trade["i"] for trade in quiet.data.ledger("iex", "A")] == [7, 8, 9]
+    assert [m["oi"] for m in quiet.data.ledger("sip", "A", "corrections")] == [7]
     async with rest_of(quiet) as rest:
         _, found = await rest("GET", "/v2/stocks/A/trades")
     assert [(t["s"], t.get("u")) for t in found["trades"]] == [

@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import dataclasses
+import socket
 import time
 import urllib.request
 from pathlib import Path
@@ -152,6 +153,23 @@ async def test_a_taken_port_is_an_error(start: Start) -> None:
     with pytest.raises(OSError, match="address already in use"):
         await second.start()
     await second.stop()
+
+
+async def test_a_port_that_was_ours_is_waited_for(start: Start) -> None:
+    """A client that tries while we are away may hold it for a moment, connected to itself."""
+    simulator = await start()
+    port = simulator.port
+    await simulator.stop()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        starting = asyncio.create_task(simulator.start())
+        await asyncio.wait([starting], timeout=0.1)
+        assert not starting.done()
+    await starting
+    assert simulator.port == port
+    async with market(simulator):
+        pass
 
 
 async def test_serve_runs_until_told_to_stop() -> None:

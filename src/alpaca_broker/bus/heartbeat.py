@@ -148,7 +148,7 @@ class Heartbeat:
         if answer:
             if self._unkept.may_say():
                 text = answer.decode("utf-8", "replace")
-                log.error("Redis at %s takes nothing in: %s", self._target.where, text)
+                log.error("Redis takes nothing in: %s", text)
             return  # gaps wait, for they are to be kept
         for gap in gaps:
             if self._gaps and self._gaps[0] is gap:

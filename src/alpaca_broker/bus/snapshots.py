@@ -9,12 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+from msgspec import Struct
+
 from alpaca_broker.bus.publisher import Publisher, command
 
 CALM_AFTER_S = 0.1
 AT_LATEST_S = 0.9
 PRICES_PER_WRITE = 10  # under load a write must stand for that many prices, or wait
 FIELDS_AT_ONCE = 500
+
+
+class _Time(Struct):
+    timestamp: float
+
+
+_time = msgspec.json.Decoder(_Time)
 
 
 class Snapshots:
@@ -33,6 +43,11 @@ class Snapshots:
         self.latest[symbol] = payload
         self._dirty[symbol] = None
         self._noted += 1
+
+    def times(self) -> dict[str, float]:
+        """When each symbol last traded, as far as it is known."""
+        decode = _time.decode
+        return {symbol: decode(payload).timestamp for symbol, payload in self.latest.items()}
 
     def tick(self, now: float) -> None:
         """Write what changed, where it is time."""

@@ -135,6 +135,9 @@ class FeedStatus(Struct, frozen=True, kw_only=True):
     error: str | None = None
     environment: str | None = None
     account_number: str | None = None
+    open_orders: int = 0  # these three of accounts only
+    reconciled: float | None = None
+    recovered: int = 0
 
 
 class Status(Struct, tag_field="type", tag="status", frozen=True, kw_only=True):

@@ -153,7 +153,7 @@ def history(feed: str, kind: str) -> str | None:
     None where it has none.
     """
     if feed.startswith("crypto"):
-        return f"/v1beta3/crypto/{feed.removeprefix('crypto-')}/{kind}?"
+        return f"/v1beta3/crypto/{feed[len('crypto/') :]}/{kind}?"
     if feed in ("indicative", "opra"):
         return f"/v1beta1/options/{kind}?"
     historical = {"iex": "iex", "sip": "sip", "delayed_sip": "sip", "boats": "boats"}.get(feed)

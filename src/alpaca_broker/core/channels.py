@@ -30,6 +30,10 @@ class Channels:
         """The channel of a symbol's trades."""
         return f"{self.prefix}{PRICE}{symbol}"
 
+    def backfill(self, symbol: str) -> str:
+        """The channel of a symbol's trades that were recovered after a gap."""
+        return f"{self.prefix}backfill:{symbol}"
+
     def order(self, account_id: str) -> str:
         """The channel of an account's order events."""
         return f"{self.prefix}{ORDER}{account_id}"

@@ -151,7 +151,7 @@ class Gap(
     reason: str
     recovered: bool
     epoch: int
-    again: bool = False  # more about a gap that was told before: same feed, same from and to
+    again: bool | UnsetType = UNSET  # true: more about a gap that was told before, same from and to
 
 
 class LogRecord(Struct, tag_field="type", tag="log", kw_only=True):

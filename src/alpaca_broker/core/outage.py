@@ -21,6 +21,11 @@ class Outage:
         self._symbols: frozenset[str] | None = None
         self._reason = ""
 
+    @property
+    def lasts(self) -> bool:
+        """Whether there is one."""
+        return self._began is not None
+
     def begins(self, at: float, symbols: Collection[str] | None, reason: str) -> None:
         """Something ended at `at`; `symbols` None means whatever is there afterwards."""
         if self._began is None:

@@ -36,8 +36,6 @@ from alpaca_broker.simulator.synthetic import UNIVERSE
 from alpaca_broker.simulator.venue import Venue
 from alpaca_broker.simulator.venues import venues
 
-_RECORDED = ("trades", "quotes", "bars")
-
 
 class Matching(Protocol):
     """What hears the trades that orders wait for."""
@@ -188,7 +186,12 @@ class MarketData:
         messages of their own: ask for "corrections" and "cancelErrors".
         """
         venue = self.venues[venue_of(feed)]
-        if channel in _RECORDED:
+        if channel == "trades":
+            amended, trades = venue.market.amended, venue.market.trades.get(symbol, ())
+            # What a correction puts in a trade's place was never said as a trade.
+            said_ones = (t for t in trades if amended.get((symbol, t.id)) != "corrected")
+            return [message_of(trade) for trade in said_ones]
+        if channel in ("quotes", "bars"):
             return [message_of(record) for record in getattr(venue.market, channel).get(symbol, ())]
         return [
             message

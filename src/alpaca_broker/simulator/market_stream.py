@@ -8,13 +8,14 @@ what one feed's clients do is nothing to the clients of another.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
 from alpaca_broker.simulator.access import Access, Slots
+from alpaca_broker.simulator.audience import Audience
 from alpaca_broker.simulator.codec import Codec
 from alpaca_broker.simulator.connection import Connection, Connections
 from alpaca_broker.simulator.feeds import Feed
@@ -40,27 +41,6 @@ Added = Callable[[MarketSession, frozenset[Topic]], None]
 Left = Callable[[str, frozenset[Topic]], None]
 
 
-class _Group:
-    """Sessions with one codec and equal subscriptions."""
-
-    def __init__(self, codec: Codec, topics: frozenset[Topic]) -> None:
-        self.codec = codec
-        self.topics = topics
-        self.sessions: list[MarketSession] = []
-        self._stars = frozenset(channel for channel, symbol in topics if symbol == STAR)
-        self._covered: frozenset[Topic] | None = None
-
-    def wants(self, wanted: Topic) -> bool:
-        return wanted in self.topics or wanted[0] in self._stars
-
-    def covers(self, universe: frozenset[Topic]) -> bool:
-        if self._covered is not universe:  # the same object again in every chunk of a replay
-            if not all(map(self.wants, universe)):
-                return False
-            self._covered = universe
-        return True
-
-
 class MarketHub:
     """All market-data sessions. Use it from one event loop only."""
 
@@ -74,8 +54,7 @@ class MarketHub:
         self._switches = switches
         self._slots = Slots()
         self._sessions: dict[MarketSession, Connection] = {}
-        self._groups: dict[str, list[_Group]] = {}
-        self._subscribed: dict[str, frozenset[Topic]] = {}
+        self._audience = Audience(self._sessions)
         self._news = asyncio.Event()
         self.on_added: Added = lambda session, added: None
         self.on_left: Left = lambda venue, topics: None
@@ -169,14 +148,13 @@ class MarketHub:
             return 409
         if not self._slots.take(session.feed.name, owner, session, time.monotonic()):
             return 406
-        others = [s for s in self._live() if (s.feed, s.owner) == (session.feed, owner)]
+        others = [s for s in self._audience.live() if (s.feed, s.owner) == (session.feed, owner)]
         self._stats.market_peak = max(self._stats.market_peak, len(others) + 1)
         return None
 
     def changed(self, session: MarketSession, added: frozenset[Topic] = frozenset()) -> None:
         """Regroup the sessions before the next message."""
-        self._groups.pop(session.feed.venue, None)
-        self._subscribed.pop(session.feed.venue, None)
+        self._audience.forget(session.feed.venue)
         self._news.set()
         if added:
             self.on_added(session, added)
@@ -189,14 +167,11 @@ class MarketHub:
     def subscribed(self, venue: str) -> frozenset[Topic]:
         """Everything any live session of the venue's feeds asked for; the same object again
         while nothing changed."""
-        if (topics := self._subscribed.get(venue)) is None:
-            topics = frozenset().union(*(group.topics for group in self._grouped(venue)))
-            self._subscribed[venue] = topics
-        return topics
+        return self._audience.subscribed(venue)
 
     def codecs(self, venue: str, universe: frozenset[Topic]) -> set[Codec]:
         """The codecs of the venue's sessions that subscribed to all of these topics."""
-        return {group.codec for group in self._grouped(venue) if group.covers(universe)}
+        return {group.codec for group in self._audience.groups(venue) if group.covers(universe)}
 
     def publish(
         self,
@@ -216,7 +191,7 @@ class MarketHub:
             ready: The frames with all records, as far as somebody made them before.
         """
         whole = dict(ready)
-        for group in self._grouped(venue):
+        for group in self._audience.groups(venue):
             if universe and group.covers(universe):
                 if (frame := whole.get(group.codec)) is None:
                     frame = whole[group.codec] = group.codec.encode_records(records)
@@ -230,11 +205,11 @@ class MarketHub:
 
         A message of an unknown type goes to every authenticated session of the feed.
         """
-        return self._deliver((s for s in self._live() if s.feed.name == feed), message)
+        return self._deliver((s for s in self._audience.live() if s.feed.name == feed), message)
 
     def tell(self, venue: str, message: Mapping[str, Any]) -> int:
         """Like `emit`, for all feeds of a venue."""
-        return self._deliver((s for s in self._live() if s.feed.venue == venue), message)
+        return self._deliver((s for s in self._audience.live() if s.feed.venue == venue), message)
 
     def hand(self, session: MarketSession, message: Mapping[str, Any]) -> None:
         """Hand one ready-made message to one session, after all its other data."""
@@ -258,7 +233,7 @@ class MarketHub:
 
     def emit_raw(self, feed: str, frame: bytes) -> int:
         """Hand bytes as they are to every authenticated session of a feed; how many there were."""
-        sessions = [session for session in self._live() if session.feed.name == feed]
+        sessions = [session for session in self._audience.live() if session.feed.name == feed]
         self._queue(sessions, frame, 1)
         return len(sessions)
 
@@ -286,19 +261,6 @@ class MarketHub:
         """Wait until no client is crowded: how a replay keeps from dropping anything."""
         for session in [s for s in self._sessions if s.outbox.crowded]:
             await session.outbox.room()
-
-    def _live(self) -> Iterable[MarketSession]:
-        return (session for session in self._sessions if session.state is State.LIVE)
-
-    def _grouped(self, venue: str) -> Collection[_Group]:
-        if (groups := self._groups.get(venue)) is None:
-            found: dict[tuple[Codec, frozenset[Topic]], _Group] = {}
-            for session in self._live():
-                if session.feed.venue == venue and (topics := session.subscriptions.topics()):
-                    group = found.setdefault((session.codec, topics), _Group(session.codec, topics))
-                    group.sessions.append(session)
-            groups = self._groups[venue] = list(found.values())
-        return groups
 
     def _send(self, sessions: Sequence[MarketSession], frame: bytes, messages: int) -> None:
         if sessions and self._options.variants.type_last:

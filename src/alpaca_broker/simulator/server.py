@@ -5,6 +5,7 @@ outlive a stop; connections and tasks do not. It answers nothing itself.
 """
 
 import asyncio
+import errno
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 Kind = Literal["market", "trading", "all"]
 _GOING_AWAY = 1001
 _TRADING_PATHS = ("/stream", "/stream/")  # the older Python client has the slash [O]
+_OUR_PORT_AGAIN_S, _BETWEEN_TRIES_S = 10.0, 0.05
 _SHUTDOWN_S = 0.2  # for REST calls that are still being answered; sockets were closed before
 
 
@@ -79,6 +81,7 @@ class Simulator:
         self._life: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
+        self._has_listened = False
         # Waited for before the simulator ever starts, so it cannot be made by a running loop.
         self._replayed = self._replay.finished if self._replay else asyncio.Event()
 
@@ -147,9 +150,22 @@ class Simulator:
                 await self._listen(runner)
 
     async def _listen(self, runner: web.AppRunner) -> None:
-        site = web.TCPSite(runner, self.options.host, self.port)
-        await site.start()
-        self._site, self.port = site, runner.addresses[0][1]
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _OUR_PORT_AGAIN_S
+        while True:
+            site = web.TCPSite(runner, self.options.host, self.port)
+            try:
+                await site.start()
+                break
+            except OSError as error:
+                # While we were away a client that tried our port may have been given it as its
+                # own, and have connected to itself; it leaves as soon as it reads what it said.
+                was_ours = self._has_listened and error.errno == errno.EADDRINUSE
+                if not was_ours or loop.time() > until:
+                    raise
+            await site.stop()
+            await asyncio.sleep(_BETWEEN_TRIES_S)
+        self._site, self.port, self._has_listened = site, runner.addresses[0][1], True
 
     async def _stop_listening(self) -> None:
         site, self._site = self._site, None

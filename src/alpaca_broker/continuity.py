@@ -1,0 +1,164 @@
+"""Whether the flow of one feed is whole: when it last came, what was missed, and its recovery.
+
+Owns the outage, the watch over the live link and the recoveries after it, and says every gap. The
+feed tells it what it hears; nothing here stands in the way of a trade. Runs in the feed's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from time import time
+
+import aiohttp
+
+from alpaca_broker.alpaca.hours import MarketHours
+from alpaca_broker.alpaca.rest import DataRest
+from alpaca_broker.backfill import Backfill
+from alpaca_broker.bus.publisher import Publisher
+from alpaca_broker.core.accounts import KeyPair
+from alpaca_broker.core.backfill import key_of
+from alpaca_broker.core.messages import Gap
+from alpaca_broker.core.outage import RESTARTED, Outage
+from alpaca_broker.core.wire import MarketMessage, Refusal, Subscription, Success, Trade
+from alpaca_broker.link_watch import LinkWatch, Watched
+from alpaca_broker.price_lanes import PriceLanes
+from alpaca_broker.supervision import why_ended
+
+
+class Continuity:
+    """One feed's."""
+
+    def __init__(
+        self,
+        feed: str,
+        url: str,
+        data_url: str,
+        keys: KeyPair,
+        hours: MarketHours,
+        *,
+        backfill_trades: int,
+        changed: Callable[[], None],
+        on_gap: Callable[[Gap], None],
+    ) -> None:
+        self._feed, self._data_url, self._keys = feed, data_url, keys
+        self._hours, self._most, self._on_gap = hours, backfill_trades, on_gap
+        self._outage = Outage()
+        self._watch = LinkWatch(feed, url, hours, changed=changed)
+        self._backfill: Backfill | None = None
+        self.last_frame: float | None = None  # epoch seconds, ours
+        self._last_data: float | None = None  # the last one that was no answer of Alpaca's
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the live link counts as stale."""
+        return self._watch.trouble
+
+    @property
+    def backfill(self) -> Backfill:
+        """The recoveries."""
+        assert self._backfill is not None, "`use` comes first"
+        return self._backfill
+
+    def use(self, publisher: Publisher, lanes: PriceLanes) -> None:
+        """Publish this way; called before each epoch."""
+        self._backfill = Backfill(
+            self._feed,
+            self._hours,
+            most=self._most,
+            publisher=publisher,
+            publish_trade=lanes.backfill,
+            on_gap=self._on_gap,
+        )
+        if self._outage.lasts:
+            self._backfill.begins(ours=False)
+
+    def heard(self, messages: Sequence[MarketMessage], now: float) -> None:
+        """A frame came, and what it held was published."""
+        self.last_frame = now
+        if not messages or isinstance(messages[-1], Success | Refusal | Subscription):
+            return
+        self._last_data = now
+        edges = self.backfill.trades.edges
+        if edges.is_needed:
+            for message in messages:
+                if isinstance(message, Trade):
+                    edges.note(message.S, key_of(message))
+
+    def missed_since(self, at: float | None) -> None:
+        """A broker before us received until `at` (epoch seconds): what follows is a gap."""
+        self._outage = Outage()  # ours, of an epoch that was lost, was told by whoever led since
+        if at is None:
+            return
+        self._outage.begins(at, None, RESTARTED)
+        if self._backfill is not None:
+            self._backfill.begins(ours=False)
+
+    def breaks(self, symbols: Collection[str], error: BaseException | None) -> None:
+        """A link ended that had brought these symbols."""
+        why = "" if error is None else why_ended(error)
+        self._outage.begins(self.last_frame or time(), symbols, f"the market-data link ended{why}")
+        self.backfill.begins()
+
+    def mends(self, symbols: Collection[str], epoch: int) -> None:
+        """These come now: what was missed meanwhile is told, and recovered."""
+        if gap := self._outage.ends(round(time(), 6), symbols, epoch):
+            gap.feed = self._feed
+            self._on_gap(gap)
+            self.backfill.ends(gap)
+
+    def lost(self, reason: str, symbols: Collection[str], epoch: int) -> None:
+        """What was read did not reach Redis: it is not sent again, and a gap says so."""
+        now = round(time(), 6)
+        gap = Gap(
+            feed=self._feed,
+            began=now,
+            ended=now,
+            symbols=sorted(symbols),
+            reason=reason,
+            recovered=False,
+            epoch=epoch,
+        )
+        self._on_gap(gap)
+
+    async def watch(
+        self,
+        http: aiohttp.ClientSession,
+        lanes: PriceLanes,
+        *,
+        listens: Callable[[], bool],
+        traded: Callable[[], frozenset[str]],
+    ) -> None:
+        """Look after a live link until cancelled.
+
+        Raises:
+            UpstreamUnavailable: it is mute.
+        """
+        rest = DataRest(http, self._data_url, self._keys)
+
+        async def ask(symbols: list[str]) -> dict[str, float]:
+            found = await rest.latest_trades(symbols, self._feed)
+            return {symbol: trade.t.timestamp() for symbol, trade in found.items()}
+
+        await self._watch.run(
+            Watched(
+                last_data=lambda: self._last_data,
+                listens=listens,
+                is_subscribed=lambda: bool(traded()),
+                traded=traded,
+                known=lanes.snapshots.times,
+                ask=None if self._feed == "test" else ask,
+            )
+        )
+
+    @asynccontextmanager
+    async def recovering(self, http: aiohttp.ClientSession) -> AsyncIterator[None]:
+        """For as long as the block runs, gaps are recovered beside it."""
+        rest = DataRest(http, self._data_url, self._keys)
+        task = asyncio.create_task(self.backfill.run(rest), name="backfill")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
