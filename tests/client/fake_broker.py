@@ -83,6 +83,17 @@ class FakeBroker:
         assert answer == [b"ok"], answer
         return self.order_seq
 
+    def data(self, channel: str, symbol: str, kind: str, *, lost: bool = False, **more: Any) -> int:
+        """Publish any kind of market data; `lost`: it is numbered, but nobody hears it."""
+        name = f"{self.channels.prefix}{channel}{symbol}"
+        seq = self.seqs[name] = self.seqs.get(name, 0) + 1
+        now = round(time.time(), 6)
+        update = {"type": kind, "symbol": symbol, "timestamp": now, "received_at": now}
+        update |= {"feed": "iex", "seq": seq, "epoch": self.epoch}
+        if not lost:
+            self._redis.publish(name, json.dumps(update | more))
+        return seq
+
     def gap(self, *symbols: str, **more: Any) -> None:
         """Say that something was missed at Alpaca's."""
         gap = {"type": "gap", "feed": "iex", "from": 1.0, "to": 2.0, "symbols": list(symbols)}

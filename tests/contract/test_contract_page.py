@@ -98,7 +98,7 @@ def test_limits_have_their_settings_defaults() -> None:
         for name in (
             *("MAX_SYMBOLS_PER_BOT", "MAX_SYMBOLS_PER_MESSAGE", "MAX_MESSAGE_BYTES"),
             *("MAX_MESSAGES_PER_SECOND", "ORDER_JOURNAL_LENGTH", "PRICE_BUFFER"),
-            *("SYMBOL_LINGER", "FORGET_UNHEARD_AFTER"),
+            *("SYMBOL_LINGER", "FORGET_UNHEARD_AFTER", "BACKFILL_TRADES"),
         )
     }
     for name in re.findall(r"`([A-Z]+_[A-Z_]+)`", PAGE):

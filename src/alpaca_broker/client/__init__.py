@@ -15,6 +15,15 @@ from alpaca_broker.errors import BrokerError, BusError, ConfigError, UsageError
 if TYPE_CHECKING:
     from alpaca_broker.client.asynchronous import AsyncClient, AsyncStream
     from alpaca_broker.client.blocking import Client, Stream
+    from alpaca_broker.client.market_data import (
+        BarUpdate,
+        News,
+        OrderbookUpdate,
+        QuoteUpdate,
+        TradeCancel,
+        TradeCorrection,
+        TradingStatus,
+    )
     from alpaca_broker.client.pubsub import CHANNELS, Handler, RedisPublisher, RedisSubscriber
     from alpaca_broker.client.subscription import Counters
     from alpaca_broker.client.updates import Gap, OrderUpdate, PriceUpdate, Status
@@ -23,6 +32,7 @@ __all__ = [
     "CHANNELS",
     "AsyncClient",
     "AsyncStream",
+    "BarUpdate",
     "BrokerError",
     "BusError",
     "Client",
@@ -30,12 +40,18 @@ __all__ = [
     "Counters",
     "Gap",
     "Handler",
+    "News",
     "OrderUpdate",
+    "OrderbookUpdate",
     "PriceUpdate",
+    "QuoteUpdate",
     "RedisPublisher",
     "RedisSubscriber",
     "Status",
     "Stream",
+    "TradeCancel",
+    "TradeCorrection",
+    "TradingStatus",
     "UsageError",
 ]
 
@@ -50,6 +66,13 @@ _HOMES = {
     "Client": "blocking",
     "Stream": "blocking",
     "Counters": "subscription",
+    "TradingStatus": "market_data",
+    "TradeCorrection": "market_data",
+    "TradeCancel": "market_data",
+    "QuoteUpdate": "market_data",
+    "OrderbookUpdate": "market_data",
+    "News": "market_data",
+    "BarUpdate": "market_data",
     "Gap": "updates",
     "OrderUpdate": "updates",
     "PriceUpdate": "updates",

@@ -6,8 +6,10 @@ Owns the texts that say what to change. Whether a symbol exists is the broker's 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
+from alpaca_broker.client.market_data import CHANNEL_OF
 from alpaca_broker.errors import UsageError
 
 
@@ -46,3 +48,27 @@ def checked_handler(handler: Any) -> None:
     """
     if not callable(handler) or inspect.iscoroutinefunction(handler):
         raise UsageError(f"a handler is a plain function, not {handler!r}")
+
+
+def checked_account(account_id: str | None) -> str:
+    """The account to follow.
+
+    Raises:
+        UsageError: none is named.
+    """
+    if not account_id:
+        raise UsageError("no account: name one, here or as the client's account_id")
+    return account_id
+
+
+def checked_kinds(channels: Iterable[str]) -> frozenset[str]:
+    """The kinds of market data of a subscription.
+
+    Raises:
+        UsageError: there is none, or one does not exist.
+    """
+    kinds = frozenset((channels,) if isinstance(channels, str) else channels)
+    known = ("trades", *CHANNEL_OF)
+    if not kinds or not kinds <= set(known):
+        raise UsageError(f"channels are some of {', '.join(known)}, not {sorted(map(str, kinds))}")
+    return kinds

@@ -10,23 +10,20 @@ import asyncio
 import inspect
 import logging
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from alpaca_broker.client.arguments import checked_since, checked_symbols
-from alpaca_broker.client.engine import Engine, Options
+from alpaca_broker.client.front import Front, Handler
 from alpaca_broker.client.inbox import Portion
-from alpaca_broker.client.seam import Seam
-from alpaca_broker.client.subscription import Counters, Subscription
-from alpaca_broker.client.updates import Gap, OrderUpdate, PriceUpdate, Status
+from alpaca_broker.client.market_data import BarUpdate, MarketData, QuoteUpdate
+from alpaca_broker.client.subscription import Subscription
+from alpaca_broker.client.updates import Gap, OrderUpdate, PriceUpdate
 from alpaca_broker.errors import UsageError
 
 if TYPE_CHECKING:
     from typing import Self
-
-    from alpaca_broker.settings import RedisTarget
 
 log = logging.getLogger("alpaca_broker.client")
 
@@ -36,8 +33,8 @@ Update = TypeVar("Update")
 class AsyncStream(Generic[Update]):
     """Updates, one after the other, until it or its client is closed. For one task."""
 
-    def __init__(self, client: AsyncClient, subscription: Subscription, plain: bool) -> None:
-        self._client, self._subscription, self._plain = client, subscription, plain
+    def __init__(self, client: AsyncClient, subscription: Subscription) -> None:
+        self._client, self._subscription, self._plain = client, subscription, client._plain
         self._awake: asyncio.Event | None = None
         self._portion = Portion()
         self._ready: Iterator[Update] = iter(())
@@ -84,47 +81,11 @@ class AsyncStream(Generic[Update]):
             await self._awake.wait()
 
 
-class AsyncClient:
-    """A trading bot's way to the broker, in asyncio; the arguments are those of `Client`."""
+class AsyncClient(Front):
+    """A trading bot's way to the broker, in asyncio; the arguments are those of `Client`.
 
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        target: RedisTarget | None = None,
-        host: str | None = None,
-        port: int = 6379,
-        prefix: str | None = None,
-        bot_id: str | None = None,
-        account_id: str | None = None,
-        ttl: float = 30.0,
-        register: bool = True,
-        plain: bool = False,
-        queue: int = 10_000,
-    ) -> None:
-        """Connect in the background.
-
-        Raises:
-            ConfigError: a setting is wrong.
-            UsageError: an argument is.
-        """
-        self._engine = Engine(
-            Options(
-                url=url,
-                target=target,
-                host=host,
-                port=port,
-                prefix=prefix,
-                bot_id=bot_id,
-                account_id=account_id,
-                ttl=ttl,
-                register=register,
-                queue=queue,
-            )
-        )
-        self._plain = plain
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._finalize = weakref.finalize(self, self._engine.close, 1.0)
+    Handlers are functions or coroutine functions, and are called from the loop.
+    """
 
     @overload
     def prices(self, *symbols: str, gaps: Literal[False]) -> AsyncStream[PriceUpdate]: ...
@@ -132,8 +93,29 @@ class AsyncClient:
     def prices(self, *symbols: str, gaps: bool = True) -> AsyncStream[PriceUpdate | Gap]: ...
     def prices(self, *symbols: str, gaps: bool = True) -> AsyncStream[Any]:
         """As `Client.prices`."""
-        subscription = self._engine.subscribe(checked_symbols(symbols), gaps=gaps)
-        return AsyncStream(self, subscription, self._plain)
+        return AsyncStream(self, self._follow_prices(symbols, gaps))
+
+    @overload
+    def quotes(self, *symbols: str, gaps: Literal[False]) -> AsyncStream[QuoteUpdate]: ...
+    @overload
+    def quotes(self, *symbols: str, gaps: bool = True) -> AsyncStream[QuoteUpdate | Gap]: ...
+    def quotes(self, *symbols: str, gaps: bool = True) -> AsyncStream[Any]:
+        """As `Client.quotes`."""
+        return AsyncStream(self, self._follow_updates(symbols, ("quotes",), gaps))
+
+    @overload
+    def bars(self, *symbols: str, gaps: Literal[False]) -> AsyncStream[BarUpdate]: ...
+    @overload
+    def bars(self, *symbols: str, gaps: bool = True) -> AsyncStream[BarUpdate | Gap]: ...
+    def bars(self, *symbols: str, gaps: bool = True) -> AsyncStream[Any]:
+        """As `Client.bars`."""
+        return AsyncStream(self, self._follow_updates(symbols, ("bars",), gaps))
+
+    def updates(
+        self, *symbols: str, channels: Iterable[str], gaps: bool = True
+    ) -> AsyncStream[MarketData | Gap]:
+        """As `Client.updates`."""
+        return AsyncStream(self, self._follow_updates(symbols, channels, gaps))
 
     @overload
     def orders(
@@ -162,54 +144,15 @@ class AsyncClient:
         gaps: bool = True,
     ) -> AsyncStream[Any]:
         """As `Client.orders`."""
-        seam = Seam(self._account(account_id), checked_since(since), journal_id)
-        subscription = self._engine.subscribe(seam=seam, gaps=gaps)
-        return AsyncStream(self, subscription, self._plain)
+        return AsyncStream(self, self._follow_orders(account_id, since, journal_id, gaps))
 
     def gaps(self) -> AsyncStream[Gap]:
         """Every gap of everything that this client follows."""
-        return AsyncStream(self, self._engine.subscribe(), self._plain)
-
-    def on_price(
-        self, symbols: str | list[str] | tuple[str, ...], handler: Callable[[Any], object]
-    ) -> None:
-        """Call `handler`, a function or a coroutine function, with every price; from the loop."""
-        names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
-        self._call_with(self.prices(*names, gaps=False), handler)
-
-    def on_order(
-        self,
-        account_id: str | None,
-        handler: Callable[[Any], object],
-        *,
-        since: int | None = None,
-        journal_id: str | None = None,
-    ) -> None:
-        """Call `handler` with every order event of the account; from the loop."""
-        orders = self.orders(account_id, since=since, journal_id=journal_id, gaps=False)
-        self._call_with(orders, handler)
-
-    def on_gap(self, handler: Callable[[Any], object]) -> None:
-        """Call `handler` with every gap of everything that this client follows; from the loop."""
-        self._call_with(self.gaps(), handler)
+        return AsyncStream(self, self._engine.subscribe())
 
     async def last(self, symbol: str) -> Any:
         """As `Client.last`."""
-        update = await asyncio.to_thread(self._engine.last, symbol)
-        return update.raw if update is not None and self._plain else update
-
-    def status(self) -> Status | None:
-        """The last heartbeat of the broker, or None where none was heard yet."""
-        return self._engine.session.health.status
-
-    @property
-    def state(self) -> str:
-        """As `Client.state`."""
-        return self._engine.session.health.state(monotonic())
-
-    def is_fresh(self, symbol: str) -> bool:
-        """As `Client.is_fresh`."""
-        return self._engine.session.is_fresh(symbol, monotonic())
+        return await asyncio.to_thread(self._last, symbol)
 
     async def wait_ready(self, timeout: float = 10.0) -> bool:
         """As `Client.wait_ready`."""
@@ -219,21 +162,6 @@ class AsyncClient:
                 return False
             await asyncio.sleep(0.005)
         return True
-
-    @property
-    def rejected(self) -> dict[str, str]:
-        """What the broker refused, and why."""
-        return dict(self._engine.session.wishes.rejected)
-
-    @property
-    def counters(self) -> Counters:
-        """What was counted so far."""
-        return self._engine.counters()
-
-    @property
-    def bot_id(self) -> str:
-        """Under which name this bot is registered."""
-        return self._engine.bot_id
 
     async def close(self) -> None:
         """Unregister, end the thread and the handlers' tasks; may be called again."""
@@ -252,15 +180,16 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _account(self, account_id: str | None) -> str:
-        account = account_id or self._engine.account_id
-        if not account:
-            raise UsageError("no account: name one, here or as the client's account_id")
-        return account
+    def _begin(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._finalize = weakref.finalize(self, self._engine.close, 1.0)
 
-    def _call_with(self, stream: AsyncStream[Any], handler: Callable[[Any], object]) -> None:
+    def _check(self, handler: Handler) -> None:
         if not callable(handler):
             raise UsageError(f"a handler is a function, not {handler!r}")
+
+    def _attach(self, subscription: Subscription, handler: Handler) -> None:
+        stream: AsyncStream[Any] = AsyncStream(self, subscription)
         task = asyncio.create_task(_hand_out(stream, handler), name="alpaca-broker-handler")
         self._tasks.add(task)  # the loop itself keeps no hold of it
         task.add_done_callback(self._tasks.discard)
@@ -279,7 +208,7 @@ class _Bell:
             pass
 
 
-async def _hand_out(stream: AsyncStream[Any], handler: Callable[[Any], object]) -> None:
+async def _hand_out(stream: AsyncStream[Any], handler: Handler) -> None:
     async for update in stream:
         try:
             result = handler(update)

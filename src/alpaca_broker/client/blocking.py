@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from alpaca_broker.client.arguments import checked_handler, checked_since, checked_symbols
-from alpaca_broker.client.engine import Engine, Options
+from alpaca_broker.client.arguments import checked_handler
+from alpaca_broker.client.engine import Engine
+from alpaca_broker.client.front import Front, Handler
 from alpaca_broker.client.handlers import HANDLER_ENDS_WITHIN_S, Dispatcher
 from alpaca_broker.client.inbox import Portion
-from alpaca_broker.client.seam import Seam
-from alpaca_broker.client.subscription import Counters, Subscription
-from alpaca_broker.client.updates import Gap, OrderUpdate, PriceUpdate, Status
-from alpaca_broker.errors import UsageError
+from alpaca_broker.client.market_data import BarUpdate, MarketData, QuoteUpdate
+from alpaca_broker.client.subscription import Subscription
+from alpaca_broker.client.updates import Gap, OrderUpdate, PriceUpdate
 
 if TYPE_CHECKING:
     from typing import Self
-
-    from alpaca_broker.settings import RedisTarget
 
 Update = TypeVar("Update")
 
@@ -35,9 +33,9 @@ Update = TypeVar("Update")
 class Stream(Generic[Update]):
     """Updates, one after the other, until it or its client is closed. For one thread."""
 
-    def __init__(self, client: Client, subscription: Subscription, plain: bool) -> None:
+    def __init__(self, client: Client, subscription: Subscription) -> None:
         # The client is kept alive: closing it ends the stream.
-        self._client, self._subscription, self._plain = client, subscription, plain
+        self._client, self._subscription, self._plain = client, subscription, client._plain
         self._awake = Event()
         self._portion = Portion()
         self._ready: Iterator[Update] = iter(())
@@ -91,52 +89,8 @@ class Stream(Generic[Update]):
                 return False
 
 
-class Client:
-    """A trading bot's way to the broker.
-
-    Where Redis is comes from `url`, `target` or `host`, else from the settings. `plain` yields
-    dicts instead of objects. `queue` bounds what waits for each consumer.
-    """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        target: RedisTarget | None = None,
-        host: str | None = None,
-        port: int = 6379,
-        prefix: str | None = None,
-        bot_id: str | None = None,
-        account_id: str | None = None,
-        ttl: float = 30.0,
-        register: bool = True,
-        plain: bool = False,
-        queue: int = 10_000,
-    ) -> None:
-        """Connect in the background.
-
-        Raises:
-            ConfigError: a setting is wrong.
-            UsageError: an argument is.
-        """
-        self._engine = Engine(
-            Options(
-                url=url,
-                target=target,
-                host=host,
-                port=port,
-                prefix=prefix,
-                bot_id=bot_id,
-                account_id=account_id,
-                ttl=ttl,
-                register=register,
-                queue=queue,
-            )
-        )
-        self._plain = plain
-        self._dispatcher = Dispatcher(plain)
-        # Also for a bot that forgets to close: it unregisters, and exits without a hang.
-        self._finalize = weakref.finalize(self, _end, self._engine, self._dispatcher)
+class Client(Front):
+    __doc__ = Front.__doc__
 
     @overload
     def prices(self, *symbols: str, gaps: Literal[False]) -> Stream[PriceUpdate]: ...
@@ -150,8 +104,33 @@ class Client:
         Raises:
             UsageError: no symbol, or the client is closed.
         """
-        subscription = self._engine.subscribe(checked_symbols(symbols), gaps=gaps)
-        return Stream(self, subscription, self._plain)
+        return Stream(self, self._follow_prices(symbols, gaps))
+
+    @overload
+    def quotes(self, *symbols: str, gaps: Literal[False]) -> Stream[QuoteUpdate]: ...
+    @overload
+    def quotes(self, *symbols: str, gaps: bool = True) -> Stream[QuoteUpdate | Gap]: ...
+    def quotes(self, *symbols: str, gaps: bool = True) -> Stream[Any]:
+        """The best bids and asks of these symbols, and gaps; otherwise as `prices`."""
+        return Stream(self, self._follow_updates(symbols, ("quotes",), gaps))
+
+    @overload
+    def bars(self, *symbols: str, gaps: Literal[False]) -> Stream[BarUpdate]: ...
+    @overload
+    def bars(self, *symbols: str, gaps: bool = True) -> Stream[BarUpdate | Gap]: ...
+    def bars(self, *symbols: str, gaps: bool = True) -> Stream[Any]:
+        """Their bars of a minute, each once it is over; otherwise as `prices`."""
+        return Stream(self, self._follow_updates(symbols, ("bars",), gaps))
+
+    def updates(
+        self, *symbols: str, channels: Iterable[str], gaps: bool = True
+    ) -> Stream[MarketData | Gap]:
+        """Any kinds of market data, named as in a registration, such as `quotes` and `dailyBars`.
+
+        Raises:
+            UsageError: no symbol, no such kind of data, or the client is closed.
+        """
+        return Stream(self, self._follow_updates(symbols, channels, gaps))
 
     @overload
     def orders(
@@ -188,40 +167,11 @@ class Client:
         Raises:
             UsageError: no account, or the client is closed.
         """
-        seam = Seam(self._account(account_id), checked_since(since), journal_id)
-        subscription = self._engine.subscribe(seam=seam, gaps=gaps)
-        return Stream(self, subscription, self._plain)
+        return Stream(self, self._follow_orders(account_id, since, journal_id, gaps))
 
     def gaps(self) -> Stream[Gap]:
         """Every gap of everything that this client follows."""
-        return Stream(self, self._engine.subscribe(), self._plain)
-
-    def on_price(
-        self, symbols: str | list[str] | tuple[str, ...], handler: Callable[[Any], object]
-    ) -> None:
-        """Call `handler` with every price of these symbols, in a thread of the client's."""
-        names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
-        checked_handler(handler)
-        subscription = self._engine.subscribe(checked_symbols(names), gaps=False)
-        self._dispatcher.add(subscription, handler)
-
-    def on_order(
-        self,
-        account_id: str | None,
-        handler: Callable[[Any], object],
-        *,
-        since: int | None = None,
-        journal_id: str | None = None,
-    ) -> None:
-        """Call `handler` with every order event of the account, in a thread of the client's."""
-        checked_handler(handler)
-        seam = Seam(self._account(account_id), checked_since(since), journal_id)
-        self._dispatcher.add(self._engine.subscribe(seam=seam, gaps=False), handler)
-
-    def on_gap(self, handler: Callable[[Any], object]) -> None:
-        """Call `handler` with every gap of everything that this client follows."""
-        checked_handler(handler)
-        self._dispatcher.add(self._engine.subscribe(), handler)
+        return Stream(self, self._engine.subscribe())
 
     def last(self, symbol: str) -> Any:
         """The last price of a symbol, or None where none is known to be current.
@@ -229,23 +179,7 @@ class Client:
         Raises:
             BusError: Redis is unreachable or refused.
         """
-        update = self._engine.last(symbol)
-        return update.raw if update is not None and self._plain else update
-
-    def status(self) -> Status | None:
-        """The last heartbeat of the broker, or None where none was heard yet."""
-        return self._engine.session.health.status
-
-    @property
-    def state(self) -> str:
-        """`live`, `degraded` or `down` as the broker says; `stale` without heartbeat for three
-        seconds; `unknown` before the first."""
-        return self._engine.session.health.state(monotonic())
-
-    def is_fresh(self, symbol: str) -> bool:
-        """Whether what is known of the symbol is current: heartbeat within three seconds, its feed
-        live, the symbol acknowledged, no unrepaired hole. Not: traded recently."""
-        return self._engine.session.is_fresh(symbol, monotonic())
+        return self._last(symbol)
 
     def wait_ready(self, timeout: float = 10.0) -> bool:
         """Wait until all symbols are acknowledged or refused, and orders are caught up."""
@@ -253,21 +187,6 @@ class Client:
         while not (ready := self._engine.is_ready()) and monotonic() < until:
             time.sleep(0.005)
         return ready
-
-    @property
-    def rejected(self) -> dict[str, str]:
-        """What the broker refused, and why."""
-        return dict(self._engine.session.wishes.rejected)
-
-    @property
-    def counters(self) -> Counters:
-        """What was counted so far."""
-        return self._engine.counters()
-
-    @property
-    def bot_id(self) -> str:
-        """Under which name this bot is registered."""
-        return self._engine.bot_id
 
     def close(self) -> None:
         """Unregister, and end the threads; may be called again."""
@@ -280,11 +199,16 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _account(self, account_id: str | None) -> str:
-        account = account_id or self._engine.account_id
-        if not account:
-            raise UsageError("no account: name one, here or as the client's account_id")
-        return account
+    def _begin(self) -> None:
+        self._dispatcher = Dispatcher(self._plain)
+        # Also for a bot that forgets to close: it unregisters, and exits without a hang.
+        self._finalize = weakref.finalize(self, _end, self._engine, self._dispatcher)
+
+    def _check(self, handler: Handler) -> None:
+        checked_handler(handler)
+
+    def _attach(self, subscription: Subscription, handler: Handler) -> None:
+        self._dispatcher.add(subscription, handler)
 
 
 def _end(engine: Engine, dispatcher: Dispatcher, within_s: float = 1.0) -> None:

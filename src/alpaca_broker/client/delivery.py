@@ -6,9 +6,18 @@ queue becomes visible with `hand_over`, a batch at a time.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from alpaca_broker.client.subscription import Counters, Subscription
 from alpaca_broker.client.tracking import Track
-from alpaca_broker.client.updates import Gap, OrderUpdate, PriceUpdate, Repair
+from alpaca_broker.client.updates import Gap, OrderUpdate, Repair
+
+
+class Numbered(Protocol):
+    """Any kind of market data."""
+
+    timestamp: float
+    received_at: float | None
 
 
 class Delivery:
@@ -34,12 +43,13 @@ class Delivery:
         self,
         track: Track,
         missed: int,
-        before: PriceUpdate | None,
-        after: PriceUpdate,
+        before: Numbered | None,
+        after: Numbered,
         wall: float,
         repaired: Repair | None = None,
+        channel: str | None = None,
     ) -> None:
-        """Tell a hole in a symbol's numbers."""
+        """Tell a hole in the numbers of a symbol's prices, or of another `channel` of it."""
         self.counters.holes += 1
         self.counters.missed += missed
         reason = track.why()
@@ -48,6 +58,7 @@ class Delivery:
             reason=reason,
             detail=whole if reason == "broker gap" else "",
             symbols=(track.symbol,),
+            channel=channel,
             missed=missed,
             began=(before.received_at or before.timestamp) if before is not None else None,
             ended=after.received_at or wall,

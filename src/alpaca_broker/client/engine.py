@@ -32,7 +32,7 @@ from alpaca_broker.client.link import Link, LinkEnded
 from alpaca_broker.client.place import Place, advice, find_place
 from alpaca_broker.client.seam import Seam
 from alpaca_broker.client.session import Answered, Session
-from alpaca_broker.client.subscription import Counters, Subscription
+from alpaca_broker.client.subscription import Counters, Subscription, Topic
 from alpaca_broker.client.wishes import Wishes
 from alpaca_broker.core.backoff import Patience
 from alpaca_broker.core.channels import Channels
@@ -115,12 +115,13 @@ class Engine:
         symbols: frozenset[str] = frozenset(),
         seam: Seam | None = None,
         *,
+        others: frozenset[Topic] = frozenset(),
         gaps: bool = True,
     ) -> Subscription:
-        """A new consumer; with neither symbols nor a seam, of gaps alone."""
+        """A new consumer; with neither symbols, other kinds of data nor a seam, of gaps alone."""
         inbox = Inbox(self._queue, conflates=seam is None)
         inbox.on_room = self.ring
-        subscription = Subscription(inbox, symbols=symbols, seam=seam, gaps=gaps)
+        subscription = Subscription(inbox, symbols=symbols, others=others, seam=seam, gaps=gaps)
         with self._lock:
             if self._closing:
                 raise UsageError("the client is closed")

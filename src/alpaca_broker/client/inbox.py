@@ -1,8 +1,8 @@
 """One consumer's bounded queue: the listening thread puts, the bot's thread takes.
 
-Owns what waits, and the rule when it is full: prices shrink to the newest of each symbol, counted
-in `skipped`; orders are refused before they are put (`room`), for the journal keeps them. Whole
-batches change hands, so that no lock is taken for a single message.
+Owns what waits, and the rule when it is full: prices and quotes shrink to the newest of each
+symbol, counted in `skipped`; orders are refused before they are put (`room`), for the journal keeps
+them. Whole batches change hands, so that no lock is taken for a single message.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from time import monotonic
 
 from msgspec.structs import replace
 
+from alpaca_broker.client.market_data import MarketData, QuoteUpdate
 from alpaca_broker.client.updates import Gap, OrderUpdate, PriceUpdate
 
-Item = PriceUpdate | OrderUpdate | Gap
+Item = MarketData | OrderUpdate | Gap
 
 MOST_GAPS = 1_000
+MOST_OTHERS = 10_000
 AT_ONCE = 1_024
 QUICK_S = 0.02  # a bot that takes longer for what it took is given less at once
 
@@ -100,25 +102,40 @@ class Portion:
 
 
 def conflated(items: list[Item]) -> tuple[list[Item], int]:
-    """The newest price of each symbol, the newest gaps, and how many were left out."""
-    newest: dict[str, PriceUpdate] = {}
-    skipped: dict[str, int] = {}
+    """The newest price and quote of each symbol, the newest of the rest; how many were left out.
+
+    What stands for itself (bars, halts, corrections, news, books) is bounded, too, and a gap then
+    says how much of it is missing: nothing newer makes up for it.
+    """
+    newest: dict[tuple[type, str], PriceUpdate | QuoteUpdate] = {}
+    skipped: dict[tuple[type, str], int] = {}
     gaps: list[Item] = []
+    others: list[MarketData] = []
     for item in items:
-        if not isinstance(item, PriceUpdate):
+        if isinstance(item, Gap | OrderUpdate):
             gaps.append(item)
-            continue
-        # Taken out first, so that the order is that of the newest.
-        if (older := newest.pop(item.symbol, None)) is not None:
-            skipped[item.symbol] = skipped.get(item.symbol, 0) + older.skipped + 1
-        newest[item.symbol] = item
-    prices: list[Item] = []
-    for symbol, update in newest.items():
+        elif isinstance(item, PriceUpdate | QuoteUpdate) and not is_recovered(item):
+            key = (type(item), item.symbol)
+            # Taken out first, so that the order is that of the newest.
+            if (older := newest.pop(key, None)) is not None:
+                skipped[key] = skipped.get(key, 0) + older.skipped + 1
+            newest[key] = item
+        else:
+            others.append(item)
+    if lost := others[:-MOST_OTHERS]:
+        names = tuple(sorted({update.symbol for update in lost}))
+        gaps.append(Gap(reason="slow", symbols=names, missed=len(lost)))
+    kept = [*gaps[-MOST_GAPS:], *others[-MOST_OTHERS:]]
+    for key, update in newest.items():
         # A copy, for the same object may wait in another consumer's queue.
-        left_out = skipped.get(symbol, 0)
-        prices.append(replace(update, skipped=update.skipped + left_out) if left_out else update)
-    kept = gaps[-MOST_GAPS:] + prices
-    return kept, len(items) - len(kept)
+        left_out = skipped.get(key, 0)
+        kept.append(replace(update, skipped=update.skipped + left_out) if left_out else update)
+    return kept, len(items) - len(kept) + bool(lost)
+
+
+def is_recovered(update: PriceUpdate | QuoteUpdate) -> bool:
+    """Whether it is one of a past that is told after a gap: none replaces another."""
+    return isinstance(update, PriceUpdate) and update.source == "backfill"
 
 
 def _nobody() -> None:

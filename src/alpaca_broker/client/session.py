@@ -18,11 +18,12 @@ import msgspec
 from alpaca_broker.client import updates
 from alpaca_broker.client.catch_up import CatchUp
 from alpaca_broker.client.delivery import Delivery
+from alpaca_broker.client.lines import Lines
 from alpaca_broker.client.seam import Read
-from alpaca_broker.client.subscription import Subscription, changes, wanted_channels
+from alpaca_broker.client.subscription import Subscription, Topic, changes, wanted_channels
 from alpaca_broker.client.tracking import IGNORED, Health, Track
 from alpaca_broker.client.updates import BrokerGap, Gap, PriceUpdate, Reason, Status
-from alpaca_broker.client.wishes import Wishes
+from alpaca_broker.client.wishes import Wishes, name_of
 from alpaca_broker.core.channels import Channels
 
 log = logging.getLogger("alpaca_broker.client")
@@ -52,6 +53,7 @@ class Session:
         self.confirmed: set[str] = set()
         self.health = Health()
         self.catch_up = CatchUp(self)
+        self.lines = Lines(self)
         self.epoch = 0
         self.connected = False
         self.to_hear: list[tuple[str, ...]] = []  # commands for the listening link
@@ -85,8 +87,10 @@ class Session:
                 del self._by_channel[self.channels.price(symbol).encode()]
         for track in self.tracks.values():
             self._lead(track)
+        self.lines.follow(subscriptions)
         self.catch_up.soon()
-        self._say(self.wishes.want(symbols, accounts), 0.0)
+        others = frozenset[Topic]().union(*(s.others for s in subscriptions))
+        self._say(self.wishes.want(symbols, accounts, others), 0.0)
         self._tell_redis()
 
     def _track(self, symbol: str) -> Track:
@@ -131,6 +135,7 @@ class Session:
         self.counters.reconnects += 1
         for track in self.tracks.values():
             track.doubt(cause)
+        self.lines.doubt(cause)
         for one in self.subscriptions:
             if one.seam is not None:
                 one.seam.disturb(cause)
@@ -180,7 +185,7 @@ class Session:
     def _out_of_line(self, track: Track, update: PriceUpdate, wall: float) -> bool:
         """A number that was not expected; whether the price is to be handed on."""
         if update.epoch > self.epoch:
-            self._begin(update.epoch, wall)
+            self.begin(update.epoch, wall)
         if update.seq and update.epoch < self.epoch:
             self.counters.duplicates += 1
             return False
@@ -210,6 +215,8 @@ class Session:
         elif channel in self._seams:
             self.counters.received += 1
             self._hear_order(self._seams[channel], payload)
+        elif self.lines.hear(channel, payload, wall):
+            pass
         elif channel.startswith(self._price) and len(self.tracks) < MOST_TRACKS:
             symbol = channel[len(self._price) :].decode(errors="replace")
             if any("*" in s.symbols for s in self.subscriptions):
@@ -233,25 +240,25 @@ class Session:
         if status.epoch < self.epoch:
             return
         if status.epoch > self.epoch:
-            self._begin(status.epoch, wall)
+            self.begin(status.epoch, wall)
         self._beat_at = wall
         if self.health.beat(status, now):
             log.info("the broker's heartbeat is back")
             self.catch_up.soon()
 
-    def _begin(self, epoch: int, wall: float) -> None:
+    def begin(self, epoch: int, wall: float) -> None:
         """An epoch: the first one that is known, or a new one."""
         is_first, self.epoch = self.epoch == 0, epoch
         for track in self.tracks.values():
             track.begin(epoch)
+        self.lines.begin(epoch)
         if is_first:
             return
         log.info("a new epoch: the broker was restarted, or another one leads")
         self.wishes.forget()
         self.catch_up.soon()
-        names = tuple(sorted(self.tracks))
         self.delivery.tell(
-            Gap(reason="epoch", symbols=names, began=self._beat_at or None, ended=wall)
+            Gap(reason="epoch", symbols=self._names(), began=self._beat_at or None, ended=wall)
         )
 
     def _broker_gap(self, gap: BrokerGap, payload: bytes) -> None:
@@ -281,7 +288,7 @@ class Session:
             self.counters.bad += 1
             return
         if answer.epoch > self.epoch:
-            self._begin(answer.epoch, wall)
+            self.begin(answer.epoch, wall)
         if 0 < answer.epoch < self.epoch:
             return
         for name, reason in self.wishes.take(answer).items():
@@ -302,8 +309,8 @@ class Session:
         """Look at everything that is due. May be called at any time."""
         if self.health.falls_silent(now):
             log.warning("no heartbeat for 3 s: what is known may be out of date")
-            names = tuple(sorted(self.tracks))
-            self.delivery.tell(Gap(reason="stale", symbols=names, began=self._beat_at or None))
+            began = self._beat_at or None
+            self.delivery.tell(Gap(reason="stale", symbols=self._names(), began=began))
         if self.is_subscribed:
             self._say(self.wishes.due(now), now)
             self.catch_up.tick(now)
@@ -313,6 +320,9 @@ class Session:
     def is_subscribed(self) -> bool:
         """Whether Redis has confirmed every channel."""
         return self.connected and self._told.keys() <= self.confirmed
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(sorted(self.tracks.keys() | self.lines.symbols))
 
     def _say(self, messages: list[dict[str, Any]], now: float) -> None:
         if not self.connected:
@@ -345,8 +355,14 @@ class Session:
         if not self.is_subscribed or not self.health.beats(now):
             return False
         live = self.health.state(now) == "live"
-        wanted = frozenset[str]().union(*(s.symbols for s in self.subscriptions))
-        tracks = self.tracks
-        return all(
-            self.wishes.is_decided(s, s in tracks and tracks[s].heard, live, now) for s in wanted
-        ) and all(s.seam is None or s.seam.reads is Read.NOTHING for s in self.subscriptions)
+        heard: dict[str, bool] = {}
+        for one in self.subscriptions:
+            if one.seam is not None and one.seam.reads is not Read.NOTHING:
+                return False
+            for symbol in one.symbols:
+                track = self.tracks.get(symbol)
+                heard[symbol] = track is not None and track.heard
+            for kind, symbol in one.others:
+                heard[name_of(kind, symbol)] = self.lines.has_heard(kind, symbol)
+        decided = self.wishes.is_decided
+        return all(decided(name, is_heard, live, now) for name, is_heard in heard.items())

@@ -11,9 +11,12 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from alpaca_broker.client.inbox import Inbox
+from alpaca_broker.client.market_data import CHANNEL_OF
 from alpaca_broker.client.seam import Seam
 from alpaca_broker.client.updates import Gap
 from alpaca_broker.core.channels import Channels
+
+Topic = tuple[str, str]  # a kind of market data and a symbol
 
 
 class Counters(Struct):
@@ -39,15 +42,25 @@ class Subscription:
         inbox: Inbox,
         *,
         symbols: frozenset[str] = frozenset(),
+        others: frozenset[Topic] = frozenset(),
         seam: Seam | None = None,
         gaps: bool = True,
     ) -> None:
         self.inbox, self.symbols, self.seam, self.gaps = inbox, symbols, seam, gaps
-        self.everything = not symbols and seam is None  # of gaps
+        self.others = others  # kinds of market data besides trades
+        self.everything = not symbols and not others and seam is None  # of gaps
 
     def wants(self, symbol: str) -> bool:
-        """Whether it follows this symbol."""
+        """Whether it follows this symbol's prices."""
         return symbol in self.symbols or "*" in self.symbols
+
+    def kinds(self, channel: str, symbol: str) -> frozenset[str]:
+        """What it follows of what is heard on such a channel of the symbol."""
+        return frozenset(
+            kind
+            for kind, name in self.others
+            if CHANNEL_OF[kind] == channel and name in (symbol, "*")
+        )
 
     def concerns(self, gap: Gap) -> bool:
         """Whether a gap is one of what it follows."""
@@ -58,7 +71,11 @@ class Subscription:
         if self.seam is not None:
             named = (self.seam.account_id, self.seam.journal_of)
             return gap.account_id in named or gap.reason == "stale"
-        return any(map(self.wants, gap.symbols)) or ("*" in gap.symbols and bool(self.symbols))
+        if gap.channel is not None:
+            return any(self.kinds(gap.channel, symbol) for symbol in gap.symbols)
+        mine = self.symbols | {symbol for _, symbol in self.others}
+        is_all = "*" in mine or "*" in gap.symbols
+        return bool(mine) and (is_all or not mine.isdisjoint(gap.symbols))
 
 
 def wanted_channels(
@@ -67,15 +84,33 @@ def wanted_channels(
     """Every name that is to be subscribed to, and the command for it."""
     names = list(own)
     symbols: set[str] = set()
+    topics: set[Topic] = set()
     for one in subscriptions:
         symbols |= one.symbols
+        topics |= one.others
         if one.seam is not None:
             names.append(channels.order(one.seam.account_id))
+    others = _other_channels(channels.prefix, topics)
     if "*" in symbols:
         # One pattern, and no channel besides: else each message would come twice.
-        return dict.fromkeys(names, "SUBSCRIBE") | {channels.price("*"): "PSUBSCRIBE"}
+        return dict.fromkeys(names, "SUBSCRIBE") | others | {channels.price("*"): "PSUBSCRIBE"}
     names += map(channels.price, sorted(symbols))
-    return dict.fromkeys(names, "SUBSCRIBE")
+    return dict.fromkeys(names, "SUBSCRIBE") | others
+
+
+def is_pattern(kind: str, symbol: str) -> bool:
+    """Whether all channels of this kind are meant; news have a channel for what is about all."""
+    return symbol == "*" and kind != "news"
+
+
+def _other_channels(prefix: str, topics: Iterable[Topic]) -> dict[str, str]:
+    ordered = sorted(topics)
+    whole = {CHANNEL_OF[kind] for kind, symbol in ordered if is_pattern(kind, symbol)}
+    wanted = {f"{prefix}{channel}*": "PSUBSCRIBE" for channel in sorted(whole)}
+    for kind, symbol in ordered:
+        if CHANNEL_OF[kind] not in whole:
+            wanted[f"{prefix}{CHANNEL_OF[kind]}{symbol}"] = "SUBSCRIBE"
+    return wanted
 
 
 def changes(told: dict[str, str], wanted: dict[str, str]) -> list[tuple[str, ...]]:

@@ -1,12 +1,13 @@
 """What one channel's numbers say was missed, and whether the broker's heart beats.
 
-Owns the last `seq` of each price channel and the last heartbeat. Pure: time is an argument.
+Owns the last `seq` of each market-data channel and the last heartbeat. Pure: time is an argument.
 Invariant: a number is accounted for once, as heard or as missed; a duplicate is neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from alpaca_broker.client.updates import PriceUpdate, Reason, Status
 
@@ -16,8 +17,15 @@ IGNORED = -1
 _UNKNOWN = -1
 
 
+class Numbered(Protocol):
+    """Whatever has a number: a price, or another kind of market data."""
+
+    seq: int
+    epoch: int
+
+
 class Track:
-    """One price channel: which number is next, and whether what is known may be out of date."""
+    """One channel: which number is next, and whether what is known may be out of date."""
 
     __slots__ = (
         *("cause", "epoch", "heard", "in_doubt", "last", "listens_since", "next", "seq", "sinks"),
@@ -53,7 +61,7 @@ class Track:
         self.epoch = epoch
         self.heard = False
 
-    def judge(self, update: PriceUpdate) -> int:
+    def judge(self, update: Numbered) -> int:
         """How many were missed before this one, or IGNORED for an old or a second one."""
         if update.seq <= 0:
             self._settle()  # it has no number; all the same it is the newest price

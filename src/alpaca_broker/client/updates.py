@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec import Struct, field
 
-Reason = Literal["cut by redis", "reconnect", "broker gap", "epoch", "stale", "journal"]
+Reason = Literal["cut by redis", "reconnect", "broker gap", "epoch", "stale", "journal", "slow"]
 Repair = Literal["price:last", "journal", "orders:open"]
 
 
@@ -99,6 +99,7 @@ class Gap(
 
     reason: Reason
     symbols: tuple[str, ...] = ()
+    channel: str | None = None  # whose numbers have a hole, where not the prices': `quote:`, …
     account_id: str | None = None
     missed: int | None = None  # messages not heard (difference of seq); None: nobody can know
     began: float | None = None
@@ -135,9 +136,9 @@ class FeedStatus(Struct, frozen=True, kw_only=True):
     error: str | None = None
     environment: str | None = None
     account_number: str | None = None
-    open_orders: int = 0  # these three of accounts only
-    reconciled: float | None = None
-    recovered: int = 0
+    open_orders: int = 0
+    reconciled: float | None = None  # until when every order event is known to be told
+    recovered: int = 0  # order events that only REST has shown
 
 
 class Status(Struct, tag_field="type", tag="status", frozen=True, kw_only=True):
@@ -181,6 +182,7 @@ class Rejected(Struct, kw_only=True):
     """Something of a registration that is not followed."""
 
     symbol: str | None = None
+    channel: str | None = None  # a kind of data, where it is not trades
     account_id: str | None = None
     code: str | int = ""
     reason: str = ""
@@ -211,10 +213,10 @@ def price(payload: bytes) -> PriceUpdate | None:
     try:
         update = decode_price(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        salvaged = _salvaged(PriceUpdate, "price_update", payload)
-        if salvaged is None:
+        rest = salvaged(PriceUpdate, "price_update", payload)
+        if rest is None:
             return None
-        update = salvaged
+        update = rest
     update.payload = payload
     return update
 
@@ -224,10 +226,10 @@ def order(payload: bytes) -> OrderUpdate | None:
     try:
         update = decode_order(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        salvaged = _salvaged(OrderUpdate, "order_update", payload)
-        if salvaged is None:
+        rest = salvaged(OrderUpdate, "order_update", payload)
+        if rest is None:
             return None
-        update = salvaged
+        update = rest
     update.payload = payload
     return update
 
@@ -237,7 +239,7 @@ def status_or_gap(payload: bytes) -> Status | BrokerGap | None:
     try:
         message: Status | BrokerGap = _decode_status(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _salvaged(Status, "status", payload) or _salvaged(BrokerGap, "gap", payload)
+        return salvaged(Status, "status", payload) or salvaged(BrokerGap, "gap", payload)
     return message
 
 
@@ -246,10 +248,10 @@ def answer(payload: bytes) -> Answer | None:
     try:
         return _decode_answer(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _salvaged(Answer, "registration", payload)
+        return salvaged(Answer, "registration", payload)
 
 
-def _salvaged(kind: type[_Message], tag: str, payload: bytes) -> _Message | None:
+def salvaged(kind: type[_Message], tag: str, payload: bytes) -> _Message | None:
     """What can be understood: the required fields must be, of the others those that are."""
     try:
         message = _decode(payload)

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from alpaca_broker.client.subscription import Topic
 from alpaca_broker.client.updates import Answer
 
 ANSWER_WITHIN_S = 2.0  # a broker that does not answer by then is one that never does
 AGAIN_AFTER_S = 1.0  # where no broker listened
 MOST_REJECTED = 20_000
+MOST_ASKED = 50
+TRADES = "trades"
 
 
 class Wishes:
@@ -24,28 +27,35 @@ class Wishes:
         self._bot_id, self._reply_to, self._ttl = bot_id, reply_to, ttl
         self.registers = register
         self._symbols: frozenset[str] = frozenset()
+        self._others: frozenset[Topic] = frozenset()
         self._accounts: tuple[str, ...] = ()
         self._due_at = float("-inf")
         self._told: set[str] = set()  # bot ids under which something is registered
         self._number = 0
-        self._asked: dict[str, frozenset[str]] = {}  # by request_id, the newest few
+        self._asked: dict[str, tuple[str, frozenset[str]]] = {}  # by request_id, the newest few
         self._asked_at: float | None = None  # the first registration that nobody has answered
         self.answered = False
-        self.accepted: set[str] = set()
+        self.accepted: set[str] = set()  # as `name_of` has it
         self.rejected: dict[str, str] = {}
 
-    def want(self, symbols: frozenset[str], accounts: tuple[str, ...]) -> list[dict[str, Any]]:
+    def want(
+        self,
+        symbols: frozenset[str],
+        accounts: tuple[str, ...],
+        others: frozenset[Topic] = frozenset(),
+    ) -> list[dict[str, Any]]:
         """From now on this is wanted; returns what to say at once: what is no longer."""
-        if (symbols, accounts) == (self._symbols, self._accounts):
+        if (symbols, accounts, others) == (self._symbols, self._accounts, self._others):
             return []
         messages: list[dict[str, Any]] = []
-        gone = self._symbols - symbols
-        if self._told and gone:
-            messages.append(self._message("unregister", self._bot_id, sorted(gone)))
-        self.accepted -= gone
-        for symbol in gone:
-            self.rejected.pop(symbol, None)
-        self._symbols, self._accounts = symbols, accounts
+        trades = {(TRADES, symbol) for symbol in self._symbols - symbols}
+        for kind, names in _by_kind(trades | (self._others - others)).items():
+            if self._told:
+                messages.append(self._message("unregister", self._bot_id, names, kind))
+            for gone in (name_of(kind, name) for name in names):
+                self.accepted.discard(gone)
+                self.rejected.pop(gone, None)
+        self._symbols, self._accounts, self._others = symbols, accounts, others
         ids = {self._id(n) for n in range(max(1, len(accounts)))}
         for bot_id in sorted(self._told - ids):
             messages.append(self._message("unregister", bot_id, []))
@@ -55,17 +65,22 @@ class Wishes:
 
     def due(self, now: float) -> list[dict[str, Any]]:
         """The registrations to send now: new ones, and renewals after a third of the lease."""
-        if not self.registers or now < self._due_at or not (self._symbols or self._accounts):
+        wants = self._symbols or self._accounts or self._others
+        if not self.registers or now < self._due_at or not wants:
             return []
         self._due_at = now + self._ttl / 3
         self._asked_at = now if self._asked_at is None else self._asked_at
         messages = []
-        for n in range(max(1, len(self._accounts))):
+        own = bool(self._symbols or self._accounts)
+        for n in range(max(own, len(self._accounts))):
             message = self._message("register", self._id(n), sorted(self._symbols) if not n else [])
             if self._accounts:
                 message["account_id"] = self._accounts[n]
             self._told.add(self._id(n))
             messages.append(message)
+        for kind, names in _by_kind(self._others).items():
+            messages.append(self._message("register", self._bot_id, names, kind))
+            self._told.add(self._bot_id)
         return messages
 
     def again(self) -> None:
@@ -85,22 +100,26 @@ class Wishes:
 
     def take(self, answer: Answer) -> dict[str, str]:
         """The broker's answer; returns what was refused that was not before, and why."""
-        asked = self._asked.get(answer.request_id or "")
+        kind, asked = self._asked.get(answer.request_id or "", (TRADES, None))
         if asked is None:
             return {}
         self.answered = True
         if answer.pending:
             return {}
-        accepted = self._symbols & asked & set(answer.accepted)
+        known = self._symbols if kind == TRADES else {s for k, s in self._others if k == kind}
+        accepted = {name_of(kind, s) for s in known & asked & set(answer.accepted)}
         self.accepted |= accepted
-        for symbol in accepted:
-            self.rejected.pop(symbol, None)
+        for name in accepted:
+            self.rejected.pop(name, None)
         new: dict[str, str] = {}
         for one in answer.rejected:
+            if one.channel is not None and one.channel != kind:
+                continue  # another kind of data, which somebody else asked for under this name
             text = f"{one.reason} ({one.code})" if one.reason else str(one.code)
-            names: Iterable[str] = (one.symbol,) if one.symbol is not None else asked
+            symbols = (one.symbol,) if one.symbol is not None else asked
+            names = [name_of(kind, symbol) for symbol in symbols]
             if one.account_id is not None and one.symbol is None:
-                names = (one.account_id,)
+                names = [one.account_id]
             for name in names:
                 if len(self.rejected) < MOST_REJECTED and name not in self.rejected:
                     new[name] = text
@@ -108,9 +127,9 @@ class Wishes:
         self.rejected |= new
         return new
 
-    def is_decided(self, symbol: str, heard: bool, broker_is_live: bool, now: float) -> bool:
-        """Whether the symbol is acknowledged or refused, as far as this broker ever says."""
-        if heard or symbol in self.accepted or symbol in self.rejected:
+    def is_decided(self, name: str, heard: bool, broker_is_live: bool, now: float) -> bool:
+        """Whether it is acknowledged or refused, as far as this broker ever says; see `name_of`."""
+        if heard or name in self.accepted or name in self.rejected:
             return True
         waited = self._asked_at is not None and now - self._asked_at >= ANSWER_WITHIN_S
         silent = not self.answered and (waited or not self.registers)
@@ -123,13 +142,30 @@ class Wishes:
     def _id(self, number: int) -> str:
         return self._bot_id if not number else f"{self._bot_id[:58]}.{number + 1}"
 
-    def _message(self, action: str, bot_id: str, symbols: list[str]) -> dict[str, Any]:
+    def _message(
+        self, action: str, bot_id: str, symbols: list[str], kind: str = TRADES
+    ) -> dict[str, Any]:
         message: dict[str, Any] = {"action": action, "symbols": symbols, "bot_id": bot_id}
+        if kind != TRADES:  # which is what is meant where nothing is said
+            message["channels"] = [kind]
         if action == "register":
             self._number += 1
             request_id = f"r{self._number}"
-            self._asked[request_id] = frozenset(symbols)
-            while len(self._asked) > 20:
+            self._asked[request_id] = (kind, frozenset(symbols))
+            while len(self._asked) > MOST_ASKED:
                 del self._asked[next(iter(self._asked))]
             message |= {"ttl": self._ttl, "reply_to": self._reply_to, "request_id": request_id}
         return message
+
+
+def name_of(kind: str, symbol: str) -> str:
+    """How a bot is told of it: a symbol stands for its trades."""
+    return symbol if kind == TRADES else f"{kind}:{symbol}"
+
+
+def _by_kind(topics: Iterable[Topic]) -> dict[str, list[str]]:
+    """The symbols of each kind of data: a registration is about some kinds of all its symbols."""
+    grouped: dict[str, list[str]] = {}
+    for kind, symbol in sorted(topics):
+        grouped.setdefault(kind, []).append(symbol)
+    return grouped

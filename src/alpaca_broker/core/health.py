@@ -16,6 +16,7 @@ from msgspec import Struct
 from alpaca_broker.core.market_hours import Phase
 
 ARRIVES_WITHIN_S = 2.0  # what REST shows may still be on its way to us
+SLACK_S = 2.0  # what traded so soon after the last data may have come before it
 TOLD_FOR_S = 1.0  # so long the status says `stale` before the link is hung up on
 QUESTIONS_PER_MINUTE = 4
 AFTER_A_FAILURE_S = 15.0
@@ -196,7 +197,6 @@ def witness(
     found: Mapping[str, float],
     known: Mapping[str, float],
     since: Mapping[str, float],
-    slack_s: float = 2.0,
 ) -> str | None:
     """A symbol whose last trade REST shows and the link did not bring, or None.
 
@@ -205,6 +205,6 @@ def witness(
     """
     never = float("-inf")
     for symbol, at in found.items():
-        if symbol in since and at > since[symbol] + slack_s and at > known.get(symbol, never):
+        if symbol in since and at > since[symbol] + SLACK_S and at > known.get(symbol, never):
             return symbol
     return None
