@@ -103,7 +103,7 @@ class LeaseKeeper:
         self._seen: tuple[int, Holder] | None = None
         self._stood_by = False
         self._soon = asyncio.Event()
-        self._standing_by = Seldom(SAY_AGAIN_S)
+        self._standing_by, self._unkept = Seldom(SAY_AGAIN_S), Seldom(SAY_AGAIN_S)
         self._told_of = ""
         self.redis = Reachability(target)
         self.epoch = 0
@@ -219,13 +219,20 @@ class LeaseKeeper:
                 await asyncio.sleep(AGAIN_AFTER_S)
                 continue
             self.redis.answered()
-            if stored is not None:
+            if stored is not None and not stored.isdigit():
+                self._is_not_kept(stored)
+            elif stored is not None:
                 log.error("another broker leads now (epoch %d): standing by", int(stored))
                 self._stood_by, self._told_of = True, ""
                 self.give_up()
                 return
             self._fence.extend(began + LASTS_S, entered)
             await self._pause()
+
+    def _is_not_kept(self, reason: bytes) -> None:
+        if self._unkept.may_say():
+            text = reason.decode("utf-8", "replace")
+            log.error("Redis at %s does not keep the lease: %s", self._target.where, text)
 
     async def _pause(self) -> None:
         try:
