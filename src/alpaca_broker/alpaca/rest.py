@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date
+from email.utils import parsedate_to_datetime
+from time import time
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -101,9 +103,14 @@ class _Rest:
             "APCA-API-KEY-ID": keys.key_id,
             "APCA-API-SECRET-KEY": keys.secret,
         }
+        self._ahead = 0.0  # of Alpaca's clock before ours, in seconds
         self.calls = 0
         self.remaining: int | None = None  # calls that Alpaca still grants, all its users together
         self.resets_at: float | None = None  # when it grants all of them again, epoch seconds
+
+    def now(self) -> float:
+        """Alpaca's time in epoch seconds, as its answers show it."""
+        return time() + self._ahead
 
     async def _get(self, path: str, kind: type[T]) -> T:
         url = self._base + path.partition("?")[0]  # as it is shown: a query may be long
@@ -127,11 +134,15 @@ class _Rest:
             raise UpstreamUnavailable(url, reason(error)) from error
 
     def _limits(self, headers: Mapping[str, str]) -> None:
-        """Keep what the answer says about the rate limit (Alpaca's X-RateLimit-… headers)."""
-        remaining, resets_at = (
-            headers.get("X-RateLimit-Remaining"),
-            headers.get("X-RateLimit-Reset"),
-        )
+        """Keep what the answer says about the rate limit (X-RateLimit-…) and Alpaca's clock."""
+        try:
+            ahead = parsedate_to_datetime(headers.get("Date", "")).timestamp() - time()
+            # It has whole seconds only: less than two is no difference.
+            self._ahead = ahead if abs(ahead) > 2 else 0.0
+        except (ValueError, OverflowError):
+            pass  # an answer without a date that makes sense
+        remaining = headers.get("X-RateLimit-Remaining")
+        resets_at = headers.get("X-RateLimit-Reset")
         if remaining is not None and remaining.isascii() and remaining.isdigit():
             self.remaining = int(remaining[:9])
         if resets_at is not None and resets_at.isascii() and resets_at.isdigit():
