@@ -17,6 +17,7 @@ from msgspec import structs
 from alpaca_broker.alpaca.link import Link, open_link
 from alpaca_broker.alpaca.rest import Account, TradingRest
 from alpaca_broker.bus.journal import Journal
+from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.messages import AccountState, AccountStatus, Gap
 from alpaca_broker.core.orderbook import HOLD_S, MARGIN_S
 from alpaca_broker.core.orders import order_event
@@ -28,11 +29,12 @@ from alpaca_broker.core.trading_session import (
     State,
     TradingSession,
 )
+from alpaca_broker.core.verdicts import NO_CODE
 from alpaca_broker.core.wire import listen_message, trading_auth_message
-from alpaca_broker.errors import UpstreamUnavailable
+from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.order_lane import OrderLane
 from alpaca_broker.reconciliation import Reconciler
-from alpaca_broker.settings import KeyPair, RedisTarget
+from alpaca_broker.settings import RedisTarget
 from alpaca_broker.supervision import LinkState, Supervisor
 from alpaca_broker.telemetry import Seldom, fields
 
@@ -53,12 +55,16 @@ class AccountStream:
         order_channel: Callable[[str], str],
         changed: Callable[[], None],
         on_gap: Callable[[Gap], None],
+        claim: Callable[[str, str], str | None],
         calls_per_minute: float,
     ) -> None:
         self._keys, self._url, self._rest_url = keys, url, rest_url
         self._order_channel, self._on_gap = order_channel, on_gap
         self._state = LinkState(changed)
-        self._supervisor = Supervisor(f"{keys.environment} account", self._state)
+        self._claim = claim
+        self._supervisor = Supervisor(
+            f"{keys.label} account", self._state, advice=lambda refusal: keys.advice
+        )
         self._outage = Outage()
         self._epoch = 0
         self._received: dict[str, float] = {}
@@ -80,9 +86,14 @@ class AccountStream:
         return self._keys.environment
 
     @property
+    def label(self) -> str:
+        """What people call the account: `paper`, `live`, or the name that it was given."""
+        return self._keys.label
+
+    @property
     def name(self) -> str:
-        """The account's id, or its environment while that is not known."""
-        return self.account.id if self.account else self._keys.environment
+        """The account's id, or its label while that is not known."""
+        return self.account.id if self.account else self._keys.label
 
     @property
     def status(self) -> AccountStatus:
@@ -94,6 +105,7 @@ class AccountStream:
         elif state == "live" and (doubt := self._doubt or self._reconciler.unchecked) is not None:
             state, error = "degraded", doubt
         return AccountStatus(
+            name=self._keys.label,
             environment=self._keys.environment,
             state=state,
             since=round(self._state.since, 3),
@@ -108,11 +120,6 @@ class AccountStream:
     def begin(self, epoch: int, received: dict[str, float]) -> None:
         """We lead under this epoch; `received` says until when accounts were heard before."""
         self._epoch, self._received = epoch, received
-        # What we knew in an epoch that was lost is of old: whoever led since has told more.
-        self._outage, self._missed, self._doubt = Outage(), None, None
-        self._reconciler.forget()
-        if self.account is not None:
-            self._missed_since(self.account.id)
 
     def named(self, account_names: frozenset[str]) -> None:
         """Bots follow orders under these names: the account's number is one we understand."""
@@ -143,11 +150,16 @@ class AccountStream:
         """One link, from the account's name to the link's end."""
         rest = TradingRest(http, self._rest_url, self._keys)
         if self.account is None:
-            self.account = await rest.account()
+            account = await rest.account()
+            if (other := self._claim(account.id, self.label)) is not None:
+                text = f"the same account as {other} ({account.account_number or account.id})"
+                raise UpstreamRefused(NO_CODE, f"{text}, which goes on")
+            self.account = account
             self._state.ever_live = True  # the keys are good: a refusal by the stream will pass
             self.named(self._account_names)
             self._known.set()
-            self._missed_since(self.account.id)
+            if (at := self._received.get(self.account.id)) is not None:
+                self._outage.begins(at, (), RESTARTED)
         self._reconciler.hold()
         async with open_link(http, self._url) as link:
             session = await self._greet(link)
@@ -161,10 +173,6 @@ class AccountStream:
                         await self.lane.room()
             finally:
                 self._outage.begins(round(time(), 6), (), "the order stream ended")
-
-    def _missed_since(self, account_id: str) -> None:
-        if (at := self._received.get(account_id)) is not None:
-            self._outage.begins(at, (), RESTARTED)
 
     async def _greet(self, link: Link) -> TradingSession:
         """Authenticate, and listen."""
@@ -192,7 +200,7 @@ class AccountStream:
         self._state.set("live")
         log.info(
             "%s account %s is live (id %s)",
-            self._keys.environment,
+            self._keys.label,
             account.account_number or "without a number",
             account.id,
             extra=fields(account_id=account.id, environment=self._keys.environment),
@@ -203,7 +211,7 @@ class AccountStream:
         """Events flow although nobody knows what was missed: bots are told so."""
         self._doubt = f"what was missed is not known yet: {self._reconciler.trouble}"
         self._state.set("live")
-        log.warning("%s account %s: %s", self._keys.environment, account.id, self._doubt)
+        log.warning("%s account %s: %s", self._keys.label, account.id, self._doubt)
         self._missed = self._outage.ends(round(time(), 6), (), self._epoch)
         self._tell_gap(self._missed, recovered=False)
 

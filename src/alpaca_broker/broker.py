@@ -102,7 +102,7 @@ class AlpacaBroker:
             publisher=lambda: Publisher(target, bound=settings.price_buffer, fence=fence),
         )
         self._orders = OrderProducer(
-            tuple(
+            lambda claim: tuple(
                 AccountStream(
                     keys=pair,
                     url=settings.trading_stream_url(pair.environment),
@@ -110,6 +110,7 @@ class AlpacaBroker:
                     order_channel=channels.order,
                     changed=self._changed,
                     on_gap=self._gap,
+                    claim=claim,
                     calls_per_minute=settings.reconcile_calls_per_minute,
                 )
                 for pair in settings.key_pairs()
@@ -131,9 +132,11 @@ class AlpacaBroker:
         log.info(
             "starting: %s feed, accounts %s, Redis at %s",
             self._settings.alpaca_feed,
-            ", ".join(pair.environment for pair in self._settings.key_pairs()),
+            ", ".join(pair.label for pair in self._settings.key_pairs()),
             self._settings.redis().where,
         )
+        for doubt in filter(None, (pair.doubt for pair in self._settings.key_pairs())):
+            log.warning("%s", doubt)
         self._price_thread.start()
         self._order_thread.start()
         self._control_thread.start()
@@ -217,23 +220,16 @@ class AlpacaBroker:
         self._control_thread.call(self._control.heartbeat.beat_now)
         states: dict[str, FeedStatus | AccountStatus] = {
             **{f"{name} feed": feed for name, feed in self._prices.status.items()},
-            **{f"{a.environment} account": a for a in self._orders.status.values()},
+            **{f"{a.name} account": a for a in self._orders.status.values()},
         }
         if not self._stopping and all(s.state == "refused" for s in states.values()):
             reasons = "; ".join(f"{name}: {s.error}" for name, s in states.items())
             self._ends.put(
                 ConfigError(
-                    f"Alpaca refused everything ({reasons}). Check {self._key_names()} in the "
-                    f"environment or in {ENV_FILE}, and whether they are paper or live keys"
+                    f"Alpaca refused everything ({reasons}). The variables are in the environment "
+                    f"or in {ENV_FILE}"
                 )
             )
-
-    def _key_names(self) -> str:
-        names = {
-            "paper": "PAPER_ALPACA_API_KEY_ID and PAPER_ALPACA_API_SECRET_KEY",
-            "live": "ALPACA_API_KEY_ID and ALPACA_API_SECRET_KEY",
-        }
-        return ", ".join(names[pair.environment] for pair in self._settings.key_pairs())
 
     def _wished(self, symbols: tuple[str, ...], account_names: frozenset[str]) -> None:
         """In the control thread: hand the bots' wishes over."""

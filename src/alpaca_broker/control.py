@@ -75,7 +75,7 @@ class Control:
             on_end=self._lost,
         )
         self.desk = Desk(self._client, channels, registrar, fence)
-        self.heartbeat = Heartbeat(self._client, channels, fence, compose)
+        self.heartbeat = Heartbeat(self._client, channels, target, fence, compose)
         self.logbook = Logbook(self._client, channels.logs, records)
 
     def view(self, view: FeedView) -> None:

@@ -21,10 +21,12 @@ from alpaca_broker.alpaca.link import Link, http_session, open_link
 from alpaca_broker.alpaca.rest import DataRest
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.continuity import Continuity
+from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.answers import FeedView
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import FeedStatus, Gap
 from alpaca_broker.core.session import Action, Add, Drop, SendAuth, Session
+from alpaca_broker.core.verdicts import NOT_IN_THE_PLAN
 from alpaca_broker.core.wire import (
     MarketDecoder,
     Refusal,
@@ -36,7 +38,6 @@ from alpaca_broker.core.wire import (
 )
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.price_lanes import PriceLanes
-from alpaca_broker.settings import KeyPair
 from alpaca_broker.supervision import LinkState, Supervisor
 from alpaca_broker.telemetry import Seldom, fields
 
@@ -73,7 +74,7 @@ class MarketFeed:
         self._channels = channels
         self._on_view = on_view
         self._state = LinkState(changed)
-        self._supervisor = Supervisor(f"{feed} feed", self._state)
+        self._supervisor = Supervisor(f"{feed} feed", self._state, advice=self._advice)
         self._decoder = MarketDecoder()
         self._session = Session()
         self._continuity = Continuity(
@@ -109,6 +110,14 @@ class MarketFeed:
             refused=dict(islice(refused.items(), MOST_REFUSED)),
             refused_total=len(refused),
         )
+
+    def _advice(self, refusal: UpstreamRefused) -> str:
+        """What to check where Alpaca refuses the link for good."""
+        if refusal.code == NOT_IN_THE_PLAN and not refusal.http:
+            return (
+                f"ALPACA_FEED is {self.name}, which is not in the plan of these keys; iex is free"
+            )
+        return self._keys.advice
 
     def _trouble(self) -> str | None:
         """What keeps prices from Redis, though the link is live."""

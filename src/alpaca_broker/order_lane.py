@@ -66,13 +66,6 @@ class OrderLane:
         """Wait until the full lane is half empty."""
         await self._roomy.wait()
 
-    def clear(self) -> None:
-        """Drop what is not recorded: whoever leads next has it from Alpaca."""
-        self._queue = asyncio.Queue()
-        self._unfinished = 0
-        self._roomy.set()
-        self.trouble = None
-
     async def write(self, journal: Journal, target: RedisTarget) -> None:
         """Record every event until cancelled.
 

@@ -23,13 +23,16 @@ from alpaca_broker.tenure import Tenure
 
 log = logging.getLogger(__name__)
 
+# Account id and the name it was given; the name that has it already, or None.
+Claim = Callable[[str, str], str | None]
+
 
 class OrderProducer:
     """Keeps every configured account's order stream alive and recorded."""
 
     def __init__(
         self,
-        streams: tuple[AccountStream, ...],
+        streams: Callable[[Claim], tuple[AccountStream, ...]],
         *,
         channels: Channels,
         target: RedisTarget,
@@ -37,7 +40,13 @@ class OrderProducer:
         fence: Fence,
         journal_length: int,
     ) -> None:
-        self._streams = streams
+        # New ones for each epoch: nothing of the last one is known to be true any more.
+        self._make_streams = streams
+        self._claims: dict[str, str] = {}
+        self._streams = streams(self._claim)
+        self._account_names: frozenset[str] = frozenset()
+        self._received: dict[str, float] = {}
+        self._recorded_before = 0
         self._channels, self._target, self._make_client = channels, target, client
         self._fence, self._journal_length = fence, journal_length
         self._tenure = Tenure()
@@ -50,15 +59,14 @@ class OrderProducer:
     @property
     def events(self) -> int:
         """How many order events were recorded."""
-        return sum(stream.lane.recorded for stream in self._streams)
+        return self._recorded_before + sum(stream.lane.recorded for stream in self._streams)
 
     def lead(self, epoch: int, received: dict[str, float]) -> None:
         """Speak under this epoch from now on; until then nothing is opened.
 
         `received` says until when a broker before us heard each account, in epoch seconds.
         """
-        for stream in self._streams:
-            stream.begin(epoch, received)
+        self._received = received
         self._tenure.begin(epoch)
 
     def unlead(self) -> None:
@@ -67,6 +75,7 @@ class OrderProducer:
 
     def named(self, account_names: frozenset[str]) -> None:
         """Bots follow orders under these ids or numbers."""
+        self._account_names = account_names
         for stream in self._streams:
             stream.named(account_names)
 
@@ -80,6 +89,12 @@ class OrderProducer:
         Raises:
             ExceptionGroup of Superseded: another broker leads.
         """
+        self._recorded_before = self.events
+        self._claims.clear()
+        self._streams = self._make_streams(self._claim)
+        for stream in self._streams:
+            stream.begin(epoch, self._received)
+            stream.named(self._account_names)
         client = self._make_client()
         try:
             async with asyncio.TaskGroup() as writers:
@@ -89,7 +104,7 @@ class OrderProducer:
                             lambda account_id: self._journal(client, account_id, epoch),
                             self._target,
                         ),
-                        name=f"writer {stream.environment}",
+                        name=f"writer {stream.label}",
                     )
                     for stream in self._streams
                 ]
@@ -98,8 +113,6 @@ class OrderProducer:
                 finally:
                     if self._tenure.epoch == epoch:
                         await self._drain()
-                    for stream in self._streams:
-                        stream.lane.clear()
                     for task in writing:
                         task.cancel()
         finally:
@@ -108,10 +121,13 @@ class OrderProducer:
     async def _read(self) -> None:
         async with http_session() as http, asyncio.TaskGroup() as readers:
             for stream in self._streams:
-                readers.create_task(
-                    stream.stay_connected(http), name=f"reader {stream.environment}"
-                )
+                readers.create_task(stream.stay_connected(http), name=f"reader {stream.label}")
             await asyncio.Event().wait()  # a refused account does not end the others
+
+    def _claim(self, account_id: str, label: str) -> str | None:
+        """Take an account for a stream; the name of the one that has it already, or None."""
+        holder = self._claims.setdefault(account_id, label)
+        return None if holder == label else holder
 
     async def _drain(self) -> None:
         left = sum([await stream.lane.drain() for stream in self._streams])

@@ -117,12 +117,6 @@ class Reconciler:
             book.floor = max(book.floor, history.entries[0][0].received_at)
         self._restored.set()
 
-    def forget(self) -> None:
-        """A new epoch: nothing is known until `restore`."""
-        self._restored.clear()
-        self._book, self._held = OrderBook(), []
-        self.reconciled = self.trouble = None
-
     def hold(self) -> None:
         """A new stream: its events wait for what was missed before."""
         self._unbrought.clear()

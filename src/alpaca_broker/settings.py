@@ -7,19 +7,35 @@ one line that names the variable and where it was found; secrets never enter a t
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.sources import read_env_file
 
+from alpaca_broker.core.accounts import (
+    LIVE,
+    PAPER,
+    Environment,
+    KeyPair,
+    account_names,
+    named_accounts,
+)
 from alpaca_broker.errors import ConfigError
 
 ENV_FILE = Path("configs/.env")
 
-Environment = Literal["paper", "live"]
 StockFeed = Literal["iex", "sip", "delayed_sip", "test", "boats", "overnight"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
@@ -40,17 +56,6 @@ def _upper(value: Any) -> Any:
 
 def _lower(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
-
-
-class KeyPair(Struct, frozen=True):
-    """One pair of Alpaca keys and the account kind that it opens. Its repr shows no secret."""
-
-    environment: Environment
-    key_id: str
-    secret: str
-
-    def __repr__(self) -> str:
-        return f"KeyPair({self.environment!r})"
 
 
 class RedisTarget(Struct, frozen=True):
@@ -95,9 +100,11 @@ class Settings(BaseSettings):
     paper_alpaca_api_secret_key: SecretStr | None = None
     alpaca_api_key_id: SecretStr | None = None
     alpaca_api_secret_key: SecretStr | None = None
+    alpaca_accounts: str = ""
+    _named: tuple[KeyPair, ...] = PrivateAttr(default=())
 
     alpaca_feed: Annotated[StockFeed, BeforeValidator(_lower)] = "iex"
-    alpaca_data_account: Annotated[Environment | None, BeforeValidator(_lower)] = None
+    alpaca_data_account: Annotated[str | None, BeforeValidator(_lower)] = None
     alpaca_data_stream_url: str = "wss://stream.data.alpaca.markets"
     alpaca_data_url: str = "https://data.alpaca.markets"
     alpaca_paper_url: str = "https://paper-api.alpaca.markets"
@@ -145,11 +152,12 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _tidied(cls, value: Any) -> Any:
-        """Without blanks around it, and without the quotes that `docker --env-file` keeps."""
-        if isinstance(value, str):
-            value = value.strip()
-            if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
-                value = value[1:-1]
+        return tidied(value) if isinstance(value, str) else value
+
+    @field_validator("alpaca_accounts")
+    @classmethod
+    def _are_names(cls, value: str) -> str:
+        account_names(value)
         return value
 
     @field_validator("redis_url")
@@ -160,40 +168,42 @@ class Settings(BaseSettings):
         return value
 
     def key_pairs(self) -> tuple[KeyPair, ...]:
-        """The configured accounts, paper first.
+        """The configured accounts: paper, live, and those that have names.
 
         Raises:
             ConfigError: no pair is configured, or half of one is missing.
         """
         pairs, problems = [], []
-        for environment, id_name, secret_name in _KEY_NAMES:
-            key_id, secret = self._secret(id_name), self._secret(secret_name)
+        kinds: tuple[tuple[Environment, tuple[str, str]], ...] = (("paper", PAPER), ("live", LIVE))
+        for environment, names in kinds:
+            key_id, secret = (self._secret(name.lower()) for name in names)
             if key_id and secret:
-                pairs.append(KeyPair(environment, key_id, secret))
+                pairs.append(KeyPair(environment, key_id, secret, variables=names))
             elif key_id or secret:
-                missing = (secret_name if key_id else id_name).upper()
+                missing = names[1] if key_id else names[0]
                 problems.append(f"{missing} is missing: set it in the environment or in {ENV_FILE}")
         if problems:
             raise ConfigError(problems)
-        if not pairs:
+        if not (pairs or self._named):
             raise ConfigError(
-                "no Alpaca keys: set PAPER_ALPACA_API_KEY_ID and PAPER_ALPACA_API_SECRET_KEY (or "
-                f"ALPACA_API_KEY_ID and ALPACA_API_SECRET_KEY) in the environment or in {ENV_FILE}"
+                f"no Alpaca keys: set {' and '.join(PAPER)} (or {' and '.join(LIVE)}) in the "
+                f"environment or in {ENV_FILE}"
             )
-        return tuple(pairs)
+        return (*pairs, *self._named)
 
     def data_keys(self) -> KeyPair:
-        """The pair that the market-data link uses: live if configured, else paper.
+        """The pair that the market-data link uses: live if configured, else the first.
 
         Raises:
             ConfigError: the account that ALPACA_DATA_ACCOUNT names has no keys.
         """
-        pairs = {pair.environment: pair for pair in self.key_pairs()}
-        wanted = self.alpaca_data_account or ("live" if "live" in pairs else "paper")
-        if wanted not in pairs:
-            names = next(f"{i.upper()} and {s.upper()}" for e, i, s in _KEY_NAMES if e == wanted)
-            raise ConfigError(f"ALPACA_DATA_ACCOUNT is {wanted}, but {names} are not set")
-        return pairs[wanted]
+        pairs = {pair.label.lower(): pair for pair in self.key_pairs()}
+        wanted = self.alpaca_data_account or ("live" if "live" in pairs else next(iter(pairs)))
+        if wanted in pairs:
+            return pairs[wanted]
+        names = {"paper": PAPER, "live": LIVE}.get(wanted)
+        reason = f"{' and '.join(names)} are not set" if names else "ALPACA_ACCOUNTS has no such"
+        raise ConfigError(f"ALPACA_DATA_ACCOUNT is {wanted}, but {reason}")
 
     def trading_url(self, environment: Environment) -> str:
         """The base URL of an account's REST and order stream."""
@@ -224,18 +234,24 @@ class Settings(BaseSettings):
 
     def secrets(self) -> tuple[str, ...]:
         """Every configured secret, for redaction."""
-        names = [n for _, i, s in _KEY_NAMES for n in (i, s)] + ["redis_password", "redis_url"]
-        return tuple(s for s in (*map(self._secret, names), self.redis().password) if s)
+        names = [*map(str.lower, PAPER + LIVE), "redis_password", "redis_url"]
+        named = [secret for pair in self._named for secret in (pair.key_id, pair.secret)]
+        return tuple(s for s in (*map(self._secret, names), *named, self.redis().password) if s)
+
+    def with_accounts(self, variables: Mapping[str, str]) -> Settings:
+        """The same with the accounts that ALPACA_ACCOUNTS names, whose keys are among these.
+
+        Raises:
+            ConfigError: one line for each that is missing or wrong.
+        """
+        found = self.model_copy()
+        names = account_names(self.alpaca_accounts)
+        found._named = named_accounts(names, variables, str(ENV_FILE))
+        return found
 
     def _secret(self, name: str) -> str | None:
         value: SecretStr | None = getattr(self, name)
         return (value.get_secret_value().strip() or None) if value else None
-
-
-_KEY_NAMES: tuple[tuple[Environment, str, str], ...] = (
-    ("paper", "paper_alpaca_api_key_id", "paper_alpaca_api_secret_key"),
-    ("live", "alpaca_api_key_id", "alpaca_api_secret_key"),
-)
 
 
 def load_settings(env_file: Path = ENV_FILE) -> Settings:
@@ -244,7 +260,7 @@ def load_settings(env_file: Path = ENV_FILE) -> Settings:
     Raises:
         ConfigError: one line for each wrong or missing value.
     """
-    settings = read_settings(env_file)
+    settings = read_settings(env_file).with_accounts(_variables(env_file))
     settings.data_keys()
     return settings
 
@@ -261,6 +277,21 @@ def read_settings(env_file: Path = ENV_FILE) -> Settings:
         raise ConfigError([_one_line(e, env_file) for e in error.errors()]) from None
     except (UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{env_file} cannot be read: {error}") from None
+
+
+def _variables(env_file: Path) -> dict[str, str]:
+    """Every variable that is set, in upper case; the environment wins over the file."""
+    written = read_env_file(env_file) if env_file.is_file() else {}
+    given = [*written.items(), *os.environ.items()]
+    return {name.upper(): tidied(value) for name, value in given if value and tidied(value)}
+
+
+def tidied(value: str) -> str:
+    """Without blanks around it, and without the quotes that `docker --env-file` keeps."""
+    value = value.strip()
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+        value = value[1:-1]
+    return value
 
 
 def _one_line(error: Any, env_file: Path) -> str:

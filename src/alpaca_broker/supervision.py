@@ -48,8 +48,15 @@ class LinkState:
 class Supervisor:
     """Runs one conversation after another until cancelled, or until Alpaca refuses for good."""
 
-    def __init__(self, name: str, state: LinkState, *, jitter: Jitter = random.uniform) -> None:
-        self._name, self._state = name, state
+    def __init__(
+        self,
+        name: str,
+        state: LinkState,
+        *,
+        advice: Callable[[UpstreamRefused], str] = lambda refusal: "",
+        jitter: Jitter = random.uniform,
+    ) -> None:
+        self._name, self._state, self._advice = name, state, advice
         self._patience = Patience(jitter)
 
     async def run(self, converse: Callable[[], Awaitable[None]]) -> None:
@@ -82,6 +89,8 @@ class Supervisor:
             what = judge(ended)
             # A key that was good before does not become wrong: Alpaca has bad minutes, too.
             if what is Verdict.GIVE_UP and not self._state.ever_live:
+                if isinstance(ended, UpstreamRefused) and (advice := self._advice(ended)):
+                    text = f"{text}: {advice}"
                 log.error("%s: %s. Not trying again.", self._name, text)
                 self._state.set("refused", text)
                 return

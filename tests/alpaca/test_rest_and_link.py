@@ -13,8 +13,8 @@ from aiohttp import WSCloseCode, web
 from alpaca_broker.alpaca.assets import Assets
 from alpaca_broker.alpaca.link import http_session, open_link
 from alpaca_broker.alpaca.rest import DataRest, TradingRest
+from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
-from alpaca_broker.settings import KeyPair
 
 KEYS = KeyPair("paper", "PK", "very-secret")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -17,10 +17,11 @@ from msgspec import Struct, field
 from yarl import URL
 
 from alpaca_broker.alpaca.link import HEADERS, reason
+from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.market_hours import CalendarDay, Clock
 from alpaca_broker.core.wire import Instant, Int64
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
-from alpaca_broker.settings import KeyPair, as_http
+from alpaca_broker.settings import as_http
 
 ANSWER_WITHIN_S = 10.0
 T = TypeVar("T")

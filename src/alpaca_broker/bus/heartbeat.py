@@ -21,6 +21,7 @@ from alpaca_broker.bus.redis_client import RedisError, deadline
 from alpaca_broker.core.backoff import Patience
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import Gap, Status, encode
+from alpaca_broker.settings import RedisTarget
 from alpaca_broker.telemetry import Seldom, fields
 
 log = logging.getLogger(__name__)
@@ -64,8 +65,14 @@ class Heartbeat:
     """Beats for one epoch after the other; `announce` and `beat_now` at any time."""
 
     def __init__(
-        self, client: Redis, channels: Channels, fence: Fence, compose: Callable[[], Status]
+        self,
+        client: Redis,
+        channels: Channels,
+        target: RedisTarget,
+        fence: Fence,
+        compose: Callable[[], Status],
     ) -> None:
+        self._target = target
         self._client, self._channels, self._fence = client, channels, fence
         self._compose = compose
         self._gaps: deque[bytes] = deque(maxlen=KEPT_GAPS)  # not yet told

@@ -86,6 +86,7 @@ class FeedStatus(Struct, frozen=True, kw_only=True):
 class AccountStatus(Struct, frozen=True, kw_only=True):
     """One account's order stream inside the status."""
 
+    name: str = ""
     environment: Literal["paper", "live"]
     state: AccountState
     since: float

@@ -17,6 +17,7 @@ class Verdict(Enum):
     GIVE_UP = "give up until the configuration changes"
 
 
+NOT_IN_THE_PLAN = 409
 NO_CODE = 0  # the order stream says no without one
 
 VERDICTS = {
@@ -28,7 +29,7 @@ VERDICTS = {
     406: Verdict.RETRY_SLOWLY,  # connection limit: a dead session holds the slot for ~90 s
     407: Verdict.RETRY,  # slow client; a disconnect follows
     408: Verdict.GIVE_UP,  # v2 not enabled (old)
-    409: Verdict.GIVE_UP,  # insufficient subscription
+    NOT_IN_THE_PLAN: Verdict.GIVE_UP,  # insufficient subscription
     411: Verdict.GIVE_UP,  # insufficient scope
     412: Verdict.GIVE_UP,  # options are MessagePack only
     429: Verdict.RETRY_SLOWLY,  # HTTP at the upgrade: reconnected too quickly
