@@ -20,8 +20,8 @@ from yarl import URL
 
 from alpaca_broker.alpaca.link import HEADERS, reason
 from alpaca_broker.core.accounts import KeyPair
+from alpaca_broker.core.market_data import Instant, Int64
 from alpaca_broker.core.market_hours import CalendarDay, Clock
-from alpaca_broker.core.wire import Instant, Int64
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.settings import as_http
 
@@ -46,7 +46,7 @@ class LatestTrade(Struct):
     t: Instant
     s: Int64 | float | None = None
     x: str | None = None
-    c: list[str] | None = None
+    c: list[str] | str | None = None
     i: Int64 | None = None
 
 
@@ -194,13 +194,14 @@ class TradingRest(_Rest):
         """
         return await self._get("/v2/account", Account)
 
-    async def symbols(self) -> frozenset[str]:
-        """Every active asset's symbol (`GET /v2/assets`, some megabytes).
+    async def symbols(self, asset_class: str) -> frozenset[str]:
+        """Every active asset's symbol (`GET /v2/assets`, some megabytes), of `us_equity`, ….
 
         Raises:
             UpstreamRefused, UpstreamUnavailable: as above.
         """
-        assets = await self._get("/v2/assets?status=active", list[_Asset])
+        path = f"/v2/assets?status=active&asset_class={asset_class}"
+        assets = await self._get(path, list[_Asset])
         return frozenset(asset.symbol for asset in assets)
 
     async def knows(self, symbol: str) -> bool:
@@ -237,14 +238,13 @@ class TradingRest(_Rest):
 class DataRest(_Rest):
     """Market data's REST API, for what the stream does not tell."""
 
-    async def latest_trades(self, symbols: Iterable[str], feed: str) -> dict[str, LatestTrade]:
-        """The last trade of each symbol that has one (`GET /v2/stocks/trades/latest`).
+    async def latest_trades(self, path: str, symbols: Iterable[str]) -> dict[str, LatestTrade]:
+        """The last trade of each symbol that has one; `path` ends where the symbols begin.
 
         Raises:
             UpstreamRefused, UpstreamUnavailable: as above.
         """
-        query = urlencode({"symbols": ",".join(symbols), "feed": feed})
-        answer = await self._get(f"/v2/stocks/trades/latest?{query}", _LatestTrades)
+        answer = await self._get(path + quote(",".join(symbols), safe=""), _LatestTrades)
         return answer.trades
 
     async def past_trades(self, path: str, symbols: Iterable[str], **span: str) -> TradePage:
