@@ -146,6 +146,11 @@ class Rig:
         self.settings = settings(valkey.port, simulator.url, channel_prefix=prefix, **changes)
         self.broker = AlpacaBroker(self.settings)
 
+    def configure(self, variables: dict[str, str], **changes: Any) -> None:
+        """Before the start: other settings, and the variables of named accounts."""
+        self.settings = self.settings.model_copy(update=changes).with_accounts(variables)
+        self.broker = AlpacaBroker(self.settings)
+
     def start(self, *, live: bool = True) -> Rig:
         """Start the broker; with `live`, wait until both streams are."""
         overhear(self.valkey.port, self.channels.prefix)

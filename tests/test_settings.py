@@ -43,7 +43,10 @@ def test_the_file_is_read_and_the_environment_wins(
 def test_defaults_are_alpacas_own_places(env_file: Path) -> None:
     """The URLs and the feed that a user expects."""
     settings = load_settings(env_file)
-    assert settings.market_stream_url() == "wss://stream.data.alpaca.markets/v2/iex"
+    assert (
+        settings.market_stream_url(settings.feeds().stocks)
+        == "wss://stream.data.alpaca.markets/v2/iex"
+    )
     assert settings.trading_stream_url("paper") == "wss://paper-api.alpaca.markets/stream"
     assert settings.trading_stream_url("live") == "wss://api.alpaca.markets/stream"
     assert settings.redis().where == "127.0.0.1:6379"
@@ -57,7 +60,8 @@ def test_defaults_are_alpacas_own_places(env_file: Path) -> None:
 def test_each_feed_has_its_path(env_file: Path, feed: str, path: str) -> None:
     """In whatever case it is written."""
     env_file.write_text(KEYS + f"ALPACA_FEED={feed}\nALPACA_DATA_STREAM_URL=http://h:1/\n")
-    assert load_settings(env_file).market_stream_url() == f"ws://h:1{path}"
+    settings = load_settings(env_file)
+    assert settings.market_stream_url(settings.feeds().stocks) == f"ws://h:1{path}"
 
 
 def test_live_keys_serve_the_data_unless_told_otherwise(env_file: Path) -> None:
@@ -68,6 +72,33 @@ def test_live_keys_serve_the_data_unless_told_otherwise(env_file: Path) -> None:
     assert [p.environment for p in load_settings(env_file).key_pairs()] == ["paper", "live"]
     env_file.write_text(env_file.read_text() + "ALPACA_DATA_ACCOUNT=paper\n")
     assert load_settings(env_file).data_keys().key_id == "PK1"
+
+
+def test_named_accounts_are_read_from_both_places(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their variables as all others: quotes, whichever case, the environment first; never shown."""
+    swing = "swing_alpaca_api_key_id='PK2'\nSWING_ALPACA_API_SECRET_KEY=other-s3cret\n"
+    env_file.write_text(KEYS + "ALPACA_ACCOUNTS=swing\n" + swing)
+    monkeypatch.setenv("SWING_ALPACA_ENVIRONMENT", "live")
+    settings = load_settings(env_file)
+    swing_pair = settings.key_pairs()[1]
+    assert (swing_pair.label, swing_pair.environment, swing_pair.key_id) == ("swing", "live", "PK2")
+    assert {"PK2", "other-s3cret"} <= set(settings.secrets())
+    assert "s3cret" not in f"{settings!r} {settings.key_pairs()!r}"
+    assert settings.data_keys().label == "paper"
+    env_file.write_text(env_file.read_text() + "ALPACA_DATA_ACCOUNT=Swing\n")
+    assert load_settings(env_file).data_keys().label == "swing"
+    env_file.write_text("ALPACA_ACCOUNTS=swing\n" + swing)
+    assert load_settings(env_file).data_keys().label == "swing"
+
+
+def test_a_named_account_without_keys_is_named(env_file: Path) -> None:
+    """By its variable."""
+    env_file.write_text(KEYS + "ALPACA_ACCOUNTS=swing\nSWING_ALPACA_API_KEY_ID=PK2\n")
+    assert problem(env_file).startswith("SWING_ALPACA_API_SECRET_KEY is missing")
+    env_file.write_text(KEYS + "ALPACA_DATA_ACCOUNT=swing\n")
+    assert problem(env_file) == "ALPACA_DATA_ACCOUNT is swing, but ALPACA_ACCOUNTS has no such"
 
 
 def test_no_keys_names_what_to_set(tmp_path: Path) -> None:
@@ -113,6 +144,7 @@ def test_a_data_account_without_keys_is_named(env_file: Path) -> None:
         ("CHANNEL_PREFIX", "with space"),
         ("PRICES_WHEN_BEHIND", "drop"),
         ("PRICE_BUFFER", "1"),
+        ("ALPACA_ACCOUNTS", "paper"),
     ],
 )
 def test_a_wrong_value_names_the_variable_and_where_it_is(

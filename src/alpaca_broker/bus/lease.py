@@ -60,15 +60,19 @@ return epoch
 """
 
 # KEYS leader, epoch   ARGV our epoch, our value, expiry in ms. Answers nil, or what stands against
-# it: the stored epoch. A lease that ran out is taken up again where nobody took it meanwhile. Full
-# memory forbids SET, not PEXPIRE; a full disk forbids both, to whoever might take it, too.
+# it: the stored epoch. A lease that ran out is taken up again where nobody took it meanwhile. Where
+# Redis takes nothing in the reason is the answer: full memory forbids SET, not PEXPIRE; a full disk
+# forbids both, to whoever might take the lease, too.
 RENEW = """
 local stored = tonumber(redis.call('GET', KEYS[2]) or '') or 0
 local ours = tonumber(ARGV[1])
 if stored > ours then return string.format('%d', stored) end
 local kept = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-if kept.err then redis.pcall('PEXPIRE', KEYS[1], ARGV[3]) end
-if stored < ours then redis.pcall('SET', KEYS[2], ARGV[1]) end
+if kept.err then
+  redis.pcall('PEXPIRE', KEYS[1], ARGV[3])
+  return kept.err
+end
+if stored < ours then redis.call('SET', KEYS[2], ARGV[1]) end
 return false
 """
 
@@ -99,7 +103,7 @@ class LeaseKeeper:
         self._seen: tuple[int, Holder] | None = None
         self._stood_by = False
         self._soon = asyncio.Event()
-        self._standing_by = Seldom(SAY_AGAIN_S)
+        self._standing_by, self._unkept = Seldom(SAY_AGAIN_S), Seldom(SAY_AGAIN_S)
         self._told_of = ""
         self.redis = Reachability(target)
         self.epoch = 0
@@ -215,13 +219,20 @@ class LeaseKeeper:
                 await asyncio.sleep(AGAIN_AFTER_S)
                 continue
             self.redis.answered()
-            if stored is not None:
+            if stored is not None and not stored.isdigit():
+                self._is_not_kept(stored)
+            elif stored is not None:
                 log.error("another broker leads now (epoch %d): standing by", int(stored))
                 self._stood_by, self._told_of = True, ""
                 self.give_up()
                 return
             self._fence.extend(began + LASTS_S, entered)
             await self._pause()
+
+    def _is_not_kept(self, reason: bytes) -> None:
+        if self._unkept.may_say():
+            text = reason.decode("utf-8", "replace")
+            log.error("Redis at %s does not keep the lease: %s", self._target.where, text)
 
     async def _pause(self) -> None:
         try:
