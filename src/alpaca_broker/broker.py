@@ -105,7 +105,12 @@ class AlpacaBroker:
             ),
             channels=channels,
             hours=hours,
-            publisher=lambda: Publisher(target, bound=settings.price_buffer, fence=fence),
+            publisher=lambda: Publisher(
+                target,
+                bound=settings.price_buffer,
+                conflates=settings.prices_when_behind == "conflate",
+                fence=fence,
+            ),
         )
         self._orders = OrderProducer(
             lambda claim: tuple(
@@ -210,6 +215,7 @@ class AlpacaBroker:
             feeds=feeds,
             accounts=accounts,
             bots=len(self._control.registrar.registry),
+            conflating=self._prices.conflating,
         )
 
     @property
