@@ -144,6 +144,7 @@ def test_a_data_account_without_keys_is_named(env_file: Path) -> None:
         ("CHANNEL_PREFIX", "with space"),
         ("PRICES_WHEN_BEHIND", "drop"),
         ("PRICE_BUFFER", "1"),
+        ("CANARY_SYMBOL", "SPY,QQQ"),
         ("ALPACA_ACCOUNTS", "paper"),
     ],
 )
