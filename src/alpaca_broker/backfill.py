@@ -157,6 +157,8 @@ class Backfill:
                 job = self._waiting.popleft()
                 try:
                     await self._recover(job, rest)
+                except Exception:
+                    log.exception("a gap is not recovered, which is a mistake of ours")
                 finally:
                     self._close(job)
 

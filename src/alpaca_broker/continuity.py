@@ -18,13 +18,15 @@ from alpaca_broker.alpaca.rest import DataRest
 from alpaca_broker.backfill import Backfill
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.core.accounts import KeyPair
-from alpaca_broker.core.backfill import key_of
+from alpaca_broker.core.backfill import Edges, key_of
 from alpaca_broker.core.messages import Gap
 from alpaca_broker.core.outage import RESTARTED, Outage
 from alpaca_broker.core.wire import MarketMessage, Refusal, Subscription, Success, Trade
 from alpaca_broker.link_watch import LinkWatch, Watched
 from alpaca_broker.price_lanes import PriceLanes
 from alpaca_broker.supervision import why_ended
+
+CONTROL = frozenset({Success, Refusal, Subscription})  # alone in their frames
 
 
 class Continuity:
@@ -47,6 +49,7 @@ class Continuity:
         self._outage = Outage()
         self._watch = LinkWatch(feed, url, hours, changed=changed)
         self._backfill: Backfill | None = None
+        self._edges = Edges()
         self.last_frame: float | None = None  # epoch seconds, ours
         self._last_data: float | None = None  # the last one that was no answer of Alpaca's
 
@@ -71,19 +74,20 @@ class Continuity:
             publish_trade=lanes.backfill,
             on_gap=self._on_gap,
         )
+        self._edges = self._backfill.trades.edges
         if self._outage.lasts:
             self._backfill.begins(ours=False)
 
     def heard(self, messages: Sequence[MarketMessage], now: float) -> None:
         """A frame came, and what it held was published."""
         self.last_frame = now
-        if not messages or isinstance(messages[-1], Success | Refusal | Subscription):
+        if not messages or type(messages[-1]) in CONTROL:
             return
         self._last_data = now
-        edges = self.backfill.trades.edges
-        if edges.is_needed:
+        edges = self._edges
+        if edges.recent:
             for message in messages:
-                if isinstance(message, Trade):
+                if type(message) is Trade and message.S in edges.recent:
                     edges.note(message.S, key_of(message))
 
     def missed_since(self, at: float | None) -> None:

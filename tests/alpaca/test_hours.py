@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, date, datetime, timedelta
+from time import time
 from typing import Any
 
 import pytest
@@ -66,6 +67,24 @@ async def test_a_calendar_that_makes_no_sense_is_not_believed(days: list[dict[st
         with pytest.raises(ValueError, match=r"not believed|no hours"):
             await hours.renew(TradingRest(http, url, KEYS))
         assert hours.phase("iex") is Phase.UNKNOWN
+
+
+@pytest.mark.parametrize("year", [1, 1970, 9999])
+async def test_a_clock_that_makes_no_sense_is_not_believed(year: int) -> None:
+    """Nothing is computed with it."""
+    moment = datetime(year, 12, 31, 23, 59, tzinfo=UTC)
+    said = {"timestamp": moment.isoformat(), "is_open": True}
+    said |= {"next_open": moment.isoformat(), "next_close": moment.isoformat()}
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.json_response(said)
+
+    async with serving(handler) as url, http_session() as http:
+        hours = MarketHours()
+        with pytest.raises(ValueError, match="not believed"):
+            await hours.renew(TradingRest(http, url, KEYS))
+        assert hours.phase("iex") is Phase.UNKNOWN
+        assert abs(hours.now() - time()) < 5
 
 
 async def test_hours_are_asked_for_until_they_are_had(monkeypatch: pytest.MonkeyPatch) -> None:

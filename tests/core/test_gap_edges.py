@@ -180,11 +180,11 @@ def test_what_is_remembered_is_bounded_and_forgotten() -> None:
         remembered.note("AAPL", key_of(at(n, n)))
         remembered.note("MSFT", key_of(at(n, n)))
     assert len(seam._after["AAPL"]) == EDGE
-    assert len(remembered._recent["AAPL"]) == EDGE
+    assert len(remembered.recent["AAPL"]) == EDGE
     assert "MSFT" not in seam._after
     remembered.close(seam)
     remembered.follow(set(), epoch(99))
-    assert not remembered.is_needed
+    assert remembered.recent == {}
 
 
 @pytest.mark.parametrize(

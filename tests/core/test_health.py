@@ -7,7 +7,15 @@ from collections.abc import Callable
 import pytest
 from msgspec import Struct, field
 
-from alpaca_broker.core.health import LIMITS, QUESTIONS_PER_MINUTE, Health, Watch, witness
+from alpaca_broker.core.health import (
+    LIMITS,
+    QUESTIONS_PER_MINUTE,
+    Health,
+    Limits,
+    Watch,
+    with_canary,
+    witness,
+)
 from alpaca_broker.core.market_hours import Phase
 
 LOOK_S = 0.5
@@ -218,6 +226,21 @@ def test_the_silence_before_the_open_does_not_count() -> None:
     assert all(at < opens for at in course.questions)
 
 
+def test_questions_are_few_whatever_the_limits_are() -> None:
+    """A link that speaks every four seconds, watched by somebody who waits for one."""
+    impatient = Limits(1.0, 1.0, 1.0, 90.0)
+    watch = Watch(0.0, {Phase.REGULAR: impatient})
+    asked: list[float] = []
+    for half in range(1200):
+        now = half / 2
+        finding = watch.look(now, now // 4, Phase.REGULAR)
+        if finding.ask:
+            watch.asked(now)
+            asked.append(now)
+            watch.answered(now, None)
+    assert len(asked) == QUESTIONS_PER_MINUTE * 10
+
+
 def test_our_own_silence_is_excused() -> None:
     """While we do not read, nothing is held against the link."""
     watch = Watch(0.0)
@@ -247,3 +270,23 @@ def test_a_witness_has_traded_while_it_should_have_come(
 ) -> None:
     """The last data of any kind came at second 100; NEW was subscribed at 110."""
     assert witness(found, known, {"IBM": 100.0, "SPY": 100.0, "NEW": 110.0}) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "refused", "expected"),
+    [
+        (("IBM",), {}, ("IBM", "SPY")),
+        ((), {}, ()),
+        (("SPY", "IBM"), {}, ("SPY", "IBM")),
+        (("IBM", "AIG"), {"AIG": 405}, ("IBM", "AIG")),
+        (("IBM", "AIG"), {"AIG": 400}, ("IBM", "AIG", "SPY")),
+        (("IBM",), {"SPY": 405}, ("IBM", "SPY")),
+    ],
+    ids=["last", "nobody wants", "wanted anyway", "gives way", "no matter of places", "no place"],
+)
+def test_the_canary_comes_last_and_gives_way(
+    wanted: tuple[str, ...], refused: dict[str, int], expected: tuple[str, ...]
+) -> None:
+    """A plan with thirty symbols has thirty for the bots."""
+    assert with_canary(wanted, "SPY", refused) == expected
+    assert with_canary(wanted, None, refused) == wanted

@@ -27,6 +27,7 @@ RENEW_AFTER_S = 6 * 3600.0  # two calls each time: eight a day
 WITHIN_S = 10.0
 DAYS_AHEAD = 14
 SKEW_WORTH_A_WORD_S = 2.0
+BELIEVED_S = 20 * 365 * 86_400.0  # further away nobody's clock is
 
 
 class MarketHours:
@@ -71,6 +72,10 @@ class MarketHours:
                     why = str(error) or "no answer in time"
                     pause, lasted = patience.after(lasted), 0.0
                     log.info("market hours cannot be had, asking again in %.0f s: %s", pause, why)
+                except Exception:
+                    # Hours are a help: whatever is wrong with them must not end the feeds.
+                    pause, lasted = patience.after(lasted), 0.0
+                    log.exception("market hours cannot be had, which is a mistake of ours")
                 await asyncio.sleep(pause)
 
     async def renew(self, rest: TradingRest) -> None:
@@ -78,13 +83,15 @@ class MarketHours:
 
         Raises:
             UpstreamRefused, UpstreamUnavailable: what was known before stays.
-            ValueError: the calendar makes no sense.
+            ValueError: the clock or the calendar makes no sense.
         """
         asked_at = self._now()
         clock = await rest.clock()
         # The answer was written about halfway between the question and now.
-        self._ahead_s = clock.timestamp.timestamp() - (asked_at + self._now()) / 2
-        self._clock = clock
+        ahead_s = clock.timestamp.timestamp() - (asked_at + self._now()) / 2
+        if abs(ahead_s) > BELIEVED_S:
+            raise ValueError(f"a clock that says {clock.timestamp}: not believed")
+        self._ahead_s, self._clock = ahead_s, clock
         if abs(self._ahead_s) >= SKEW_WORTH_A_WORD_S:
             log.warning("this machine's clock and Alpaca's differ by %.1f s", self._ahead_s)
         today = datetime.fromtimestamp(self.now(), UTC).date()

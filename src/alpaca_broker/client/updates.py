@@ -134,6 +134,7 @@ class FeedStatus(Struct, frozen=True, kw_only=True):
     symbols: int = 0
     last_message: float | None = None
     error: str | None = None
+    name: str | None = None  # this and what follows: of accounts only
     environment: str | None = None
     account_number: str | None = None
     open_orders: int = 0

@@ -104,23 +104,18 @@ class Edges:
     """Remembers the last of what is published, and hands out a seam when a gap begins."""
 
     def __init__(self) -> None:
-        self._recent: dict[str, deque[Key]] = {}
+        self.recent: dict[str, deque[Key]] = {}  # the hot path asks before it notes
         self._since: dict[str, float] = {}
         self._open: list[Seam] = []
 
-    @property
-    def is_needed(self) -> bool:
-        """Whether anything has to be remembered: the hot path asks before it notes."""
-        return bool(self._recent)
-
     def follow(self, symbols: Collection[str], now: float) -> None:
         """Replace the symbols whose edges count; of a new one they begin now."""
-        self._recent = {s: self._recent.get(s) or deque(maxlen=EDGE) for s in symbols}
+        self.recent = {s: self.recent.get(s) or deque(maxlen=EDGE) for s in symbols}
         self._since = {s: self._since.get(s, now) for s in symbols}
 
     def note(self, symbol: str, key: Key) -> None:
         """One thing was published live."""
-        recent = self._recent.get(symbol)
+        recent = self.recent.get(symbol)
         if recent is None:
             return
         recent.append(key)
@@ -132,7 +127,7 @@ class Edges:
 
         Not `ours` is one that another broker left: what it published last is not known.
         """
-        seam = Seam(self._recent, dict(self._since)) if ours else Seam({}, {})
+        seam = Seam(self.recent, dict(self._since)) if ours else Seam({}, {})
         self._open.append(seam)
         return seam
 

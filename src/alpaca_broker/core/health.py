@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from typing import TypeVar
 
 from msgspec import Struct
 
 from alpaca_broker.core.market_hours import Phase
+from alpaca_broker.core.session import SYMBOL_LIMIT
+
+T = TypeVar("T")
 
 ARRIVES_WITHIN_S = 2.0  # what REST shows may still be on its way to us
 SLACK_S = 2.0  # what traded so soon after the last data may have come before it
@@ -208,3 +212,14 @@ def witness(
         if symbol in since and at > since[symbol] + SLACK_S and at > known.get(symbol, never):
             return symbol
     return None
+
+
+def with_canary(wanted: tuple[T, ...], canary: T | None, refused: Mapping[T, int]) -> tuple[T, ...]:
+    """What to ask Alpaca for: the canary comes last, and gives way to whoever has no place.
+
+    `refused` are the codes of Alpaca's refusals. A link that nobody wants anything of needs none.
+    """
+    in_the_way = any(code == SYMBOL_LIMIT and one != canary for one, code in refused.items())
+    if canary is None or not wanted or canary in wanted or in_the_way:
+        return wanted
+    return (*wanted, canary)
