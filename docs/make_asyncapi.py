@@ -28,7 +28,9 @@ Schema = dict[str, Any]
 SENT = (
     *(messages.PriceUpdate, messages.OrderUpdate, messages.Status, messages.FeedStatus),
     *(messages.AccountStatus, messages.Gap, messages.RegistrationAnswer, messages.Rejected),
-    messages.LogRecord,
+    *(messages.QuoteUpdate, messages.BarUpdate, messages.TradingStatus, messages.PrintedTrade),
+    *(messages.TradeCorrection, messages.TradeCancel, messages.NewsItem),
+    *(messages.OrderbookUpdate, messages.LogRecord),
 )
 HEARD = registration.RegistrationMessage
 TYPES: dict[str, type[Struct]] = {t.__name__: t for t in SENT} | {"Registration": HEARD}
@@ -42,6 +44,13 @@ ACCOUNT = {
     "with it: the same events, in addition.",
     "examples": ["0d774e2b-92ef-510b-8c31-202aceadaee5"],
 }
+
+
+def _market_data(
+    prefix: str, summary: str, *spoken: str
+) -> tuple[str | None, str, Schema, tuple[str, ...], str]:
+    return f"{prefix}{{symbol}}", summary, {"symbol": SYMBOL}, spoken, "send"
+
 
 # channel: address, what it is, its parameters, its messages, and who speaks there.
 CHANNELS: dict[str, tuple[str | None, str, Schema, tuple[str, ...], str]] = {
@@ -59,6 +68,17 @@ CHANNELS: dict[str, tuple[str | None, str, Schema, tuple[str, ...], str]] = {
         ("PriceUpdate",),
         "send",
     ),
+    "quote": _market_data("quote:", "Each change of the best bid or ask.", "QuoteUpdate"),
+    "bar": _market_data("bar:", "Bars of a minute, corrected ones, the day's so far.", "BarUpdate"),
+    "trading_status": _market_data(
+        "trading_status:", "Halts, resumptions, the bands of LULD.", "TradingStatus"
+    ),
+    "correction": _market_data(
+        "correction:", "Trades that were corrected or taken back.", "TradeCorrection", "TradeCancel"
+    ),
+    "backfill": _market_data("backfill:", "Trades that were recovered.", "PriceUpdate"),
+    "news": _market_data("news:", "Articles; `*` for all.", "NewsItem"),
+    "orderbook": _market_data("orderbook:", "The book, and its changes.", "OrderbookUpdate"),
     "order": (
         "order:{account_id}",
         "One message for each event of an order of the account; also kept in the journal.",

@@ -37,6 +37,13 @@ REF = "#/components/schemas/"
 
 TAGS = {
     "price_update": "PriceUpdate",
+    "quote_update": "QuoteUpdate",
+    "bar_update": "BarUpdate",
+    "trading_status": "TradingStatus",
+    "trade_correction": "TradeCorrection",
+    "trade_cancel": "TradeCancel",
+    "news": "NewsItem",
+    "orderbook_update": "OrderbookUpdate",
     "order_update": "OrderUpdate",
     "status": "Status",
     "gap": "Gap",

@@ -19,7 +19,8 @@ IO = {
 SHELLS = {"alpaca", "bus"}
 PRODUCERS = {
     *("account_stream", "market_feed", "price_producer", "order_producer"),
-    *("supervision", "control", "continuity", "backfill"),
+    *("last_prices", "market_lanes", "price_lanes", "need", "supervision", "control"),
+    *("continuity", "backfill", "link_watch", "questions"),
 }
 
 

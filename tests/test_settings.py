@@ -43,7 +43,10 @@ def test_the_file_is_read_and_the_environment_wins(
 def test_defaults_are_alpacas_own_places(env_file: Path) -> None:
     """The URLs and the feed that a user expects."""
     settings = load_settings(env_file)
-    assert settings.market_stream_url() == "wss://stream.data.alpaca.markets/v2/iex"
+    assert (
+        settings.market_stream_url(settings.feeds().stocks)
+        == "wss://stream.data.alpaca.markets/v2/iex"
+    )
     assert settings.trading_stream_url("paper") == "wss://paper-api.alpaca.markets/stream"
     assert settings.trading_stream_url("live") == "wss://api.alpaca.markets/stream"
     assert settings.redis().where == "127.0.0.1:6379"
@@ -57,7 +60,8 @@ def test_defaults_are_alpacas_own_places(env_file: Path) -> None:
 def test_each_feed_has_its_path(env_file: Path, feed: str, path: str) -> None:
     """In whatever case it is written."""
     env_file.write_text(KEYS + f"ALPACA_FEED={feed}\nALPACA_DATA_STREAM_URL=http://h:1/\n")
-    assert load_settings(env_file).market_stream_url() == f"ws://h:1{path}"
+    settings = load_settings(env_file)
+    assert settings.market_stream_url(settings.feeds().stocks) == f"ws://h:1{path}"
 
 
 def test_live_keys_serve_the_data_unless_told_otherwise(env_file: Path) -> None:

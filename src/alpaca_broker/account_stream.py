@@ -41,6 +41,7 @@ from alpaca_broker.telemetry import Seldom, fields
 log = logging.getLogger(__name__)
 
 GREETING_WITHIN_S = 10.0
+MOST_MISSED = 100  # gaps that may still be told as recovered
 
 
 class AccountStream:
@@ -73,7 +74,7 @@ class AccountStream:
         self._last_event: float | None = None
         self._account_names: frozenset[str] = frozenset()
         self._doubt: str | None = None  # why the stream may lack something
-        self._missed: Gap | None = None  # what was told as not recovered
+        self._missed: list[Gap] = []  # what was told as not recovered
         self.lane = OrderLane()
         self._reconciler = Reconciler(
             keys.environment, self.lane, self._checked, calls_per_minute=calls_per_minute
@@ -100,8 +101,8 @@ class AccountStream:
         """What the heartbeat says of this account. May be read from any thread."""
         state: AccountState = self._state.state
         error = self._state.error
-        if state == "live" and self.lane.trouble is not None:
-            state, error = "stale", self.lane.trouble
+        if state == "live" and (trouble := self.lane.broken or self.lane.trouble) is not None:
+            state, error = "stale", trouble
         elif state == "live" and (doubt := self._doubt or self._reconciler.unchecked) is not None:
             state, error = "degraded", doubt
         return AccountStatus(
@@ -170,7 +171,7 @@ class AccountStream:
                     tasks.create_task(self._reconciler.release_holes(), name="holes")
                     while True:
                         await self._take(await link.receive(), link, session)
-                        await self.lane.room()
+                        await self._reconciler.room()
             finally:
                 self._outage.begins(round(time(), 6), (), "the order stream ended")
 
@@ -205,24 +206,26 @@ class AccountStream:
             account.id,
             extra=fields(account_id=account.id, environment=self._keys.environment),
         )
-        self._tell_gap(self._outage.ends(round(time(), 6), (), self._epoch), recovered=True)
+        if (gap := self._outage.ends(round(time(), 6), (), self._epoch)) is not None:
+            self._tell_gap(gap, recovered=True)
 
     def _is_degraded(self, account: Account) -> None:
         """Events flow although nobody knows what was missed: bots are told so."""
         self._doubt = f"what was missed is not known yet: {self._reconciler.trouble}"
         self._state.set("live")
         log.warning("%s account %s: %s", self._keys.label, account.id, self._doubt)
-        self._missed = self._outage.ends(round(time(), 6), (), self._epoch)
-        self._tell_gap(self._missed, recovered=False)
+        if (gap := self._outage.ends(round(time(), 6), (), self._epoch)) is not None:
+            self._missed = [*self._missed[-MOST_MISSED:], gap]
+            self._tell_gap(gap, recovered=False)
 
     def _checked(self) -> None:
         """REST has answered, and everything that it shows is told."""
-        missed, self._missed = self._missed, None
+        missed, self._missed = self._missed, []
         if self._doubt is not None and self.account is not None:
             self._is_live(self.account)
             self._state.changed()
-        if missed is not None:
-            self._tell_gap(structs.replace(missed, again=True), recovered=True)
+        for gap in missed:
+            self._tell_gap(structs.replace(gap, again=True), recovered=True)
 
     def _found(self, events: int, since: float) -> None:
         """The stream was up and did not bring these events: REST did."""
@@ -240,9 +243,8 @@ class AccountStream:
         )
         self._tell_gap(gap, recovered=True)
 
-    def _tell_gap(self, gap: Gap | None, *, recovered: bool) -> None:
-        if gap is not None:
-            self._on_gap(structs.replace(gap, account_id=self.name, recovered=recovered))
+    def _tell_gap(self, gap: Gap, *, recovered: bool) -> None:
+        self._on_gap(structs.replace(gap, account_id=self.name, recovered=recovered))
 
     async def _take(self, frame: bytes | str, link: Link, session: TradingSession) -> None:
         """Take one frame: an event goes to be told, anything strange is complained about."""

@@ -148,6 +148,12 @@ class Backfill:
             self._close(dropped)
             log.warning("a gap of the %s feed is not recovered: too many wait", self._feed)
 
+    def forget(self) -> None:
+        """What began was nobody's loss: nothing is to be recovered of it."""
+        seams, self._begun = self._begun or (), None
+        for kind, seam in seams:
+            kind.edges.close(seam)
+
     async def run(self, rest: DataRest) -> None:
         """Recover what waits, until cancelled."""
         while True:

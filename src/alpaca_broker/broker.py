@@ -25,6 +25,7 @@ from alpaca_broker.bus.redis_client import connect
 from alpaca_broker.bus.registrar import Registrar, Rules
 from alpaca_broker.control import Control, MakeRest
 from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.feeds import Topic
 from alpaca_broker.core.lease import fingerprints
 from alpaca_broker.core.messages import AccountStatus, FeedStatus, Gap, OverallState, Status
 from alpaca_broker.core.registration import Limits
@@ -67,7 +68,10 @@ class AlpacaBroker:
         self._stopping = False
         fence = Fence()
         fence.on_entered = lambda: self._control_thread.call(self._control.lease.renew_now)
-        registrar = Registrar(self._wished, rules=_rules(settings), account=self._account_id)
+        self._feeds = settings.feeds()
+        registrar = Registrar(
+            self._wished, rules=_rules(settings), feeds=self._feeds, account=self._account_id
+        )
         self._control = Control(
             target=target,
             channels=channels,
@@ -83,19 +87,21 @@ class AlpacaBroker:
         )
         hours = MarketHours(_trading_rest(settings))
         self._prices = PriceProducer(
-            (
+            tuple(
                 MarketFeed(
-                    feed=settings.alpaca_feed,
-                    url=settings.market_stream_url(),
+                    feed=feed,
+                    url=settings.market_stream_url(feed),
                     data_url=settings.alpaca_data_url,
                     keys=settings.data_keys(),
                     channels=channels,
+                    linger_s=settings.feed_linger,
                     hours=hours,
                     backfill_trades=settings.backfill_trades,
                     changed=self._changed,
                     on_view=lambda view: self._control_thread.call(self._control.view, view),
                     on_gap=self._gap,
-                ),
+                )
+                for feed in self._feeds
             ),
             channels=channels,
             hours=hours,
@@ -189,7 +195,8 @@ class AlpacaBroker:
     def status(self) -> Status:
         """The heartbeat's content (contract, section 5). May be called from any thread."""
         feeds, accounts = self._prices.status, self._orders.status
-        states = [f.state for f in feeds.values()] + [a.state for a in accounts.values()]
+        states: list[str] = [f.state for f in feeds.values() if f.state != "idle"]
+        states += [a.state for a in accounts.values()]
         state: OverallState = "degraded"
         if self._stopping or all(s != "live" for s in states):
             state = "down"
@@ -206,8 +213,13 @@ class AlpacaBroker:
         )
 
     @property
-    def symbols(self) -> frozenset[str]:
+    def topics(self) -> frozenset[Topic]:
         """What Alpaca has confirmed to send."""
+        return self._prices.topics
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """The symbols of those topics."""
         return self._prices.symbols
 
     @property
@@ -219,7 +231,7 @@ class AlpacaBroker:
         """A link's state is new (called in its thread): tell the bots, and see if any is left."""
         self._control_thread.call(self._control.heartbeat.beat_now)
         states: dict[str, FeedStatus | AccountStatus] = {
-            **{f"{name} feed": feed for name, feed in self._prices.status.items()},
+            **{f"{n} feed": f for n, f in self._prices.status.items() if f.state != "idle"},
             **{f"{a.name} account": a for a in self._orders.status.values()},
         }
         if not self._stopping and all(s.state == "refused" for s in states.values()):
@@ -231,9 +243,9 @@ class AlpacaBroker:
                 )
             )
 
-    def _wished(self, symbols: tuple[str, ...], account_names: frozenset[str]) -> None:
+    def _wished(self, topics: tuple[Topic, ...], account_names: frozenset[str]) -> None:
         """In the control thread: hand the bots' wishes over."""
-        self._price_thread.call(self._prices.want, symbols)
+        self._price_thread.call(self._prices.want, self._feeds.route(topics))
         self._order_thread.call(self._orders.named, account_names)
 
     def _lead(self, epoch: int, received: dict[str, float]) -> None:
@@ -269,7 +281,7 @@ def _rules(settings: Settings) -> Rules:
         linger_s=settings.symbol_linger,
         idle_s=settings.forget_unheard_after,
         discover=settings.listening_is_enough,
-        verify=settings.check_symbols and settings.alpaca_feed != "test",
+        verify=settings.check_symbols,
     )
 
 

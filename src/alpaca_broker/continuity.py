@@ -18,11 +18,14 @@ from alpaca_broker.alpaca.rest import DataRest
 from alpaca_broker.backfill import Backfill
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.core.accounts import KeyPair
-from alpaca_broker.core.backfill import Edges, key_of
+from alpaca_broker.core.backfill import Edges, bar_key, key_of
+from alpaca_broker.core.feeds import Feed
+from alpaca_broker.core.market_data import Bar, OptionTrade, Trade
 from alpaca_broker.core.messages import Gap
 from alpaca_broker.core.outage import RESTARTED, Outage
-from alpaca_broker.core.wire import MarketMessage, Refusal, Subscription, Success, Trade
+from alpaca_broker.core.wire import MarketMessage, Refusal, Subscription, Success
 from alpaca_broker.link_watch import LinkWatch, Watched
+from alpaca_broker.market_lanes import MarketLanes
 from alpaca_broker.price_lanes import PriceLanes
 from alpaca_broker.supervision import why_ended
 
@@ -34,7 +37,7 @@ class Continuity:
 
     def __init__(
         self,
-        feed: str,
+        feed: Feed,
         url: str,
         data_url: str,
         keys: KeyPair,
@@ -44,12 +47,13 @@ class Continuity:
         changed: Callable[[], None],
         on_gap: Callable[[Gap], None],
     ) -> None:
-        self._feed, self._data_url, self._keys = feed, data_url, keys
+        self._feed, self._latest = feed.name, feed.latest
+        self._data_url, self._keys = data_url, keys
         self._hours, self._most, self._on_gap = hours, backfill_trades, on_gap
         self._outage = Outage()
-        self._watch = LinkWatch(feed, url, hours, changed=changed)
+        self._watch = LinkWatch(feed.name, url, hours, changed=changed)
         self._backfill: Backfill | None = None
-        self._edges = Edges()
+        self._edges, self._bar_edges = Edges(), Edges()
         self.last_frame: float | None = None  # epoch seconds, ours
         self._last_data: float | None = None  # the last one that was no answer of Alpaca's
 
@@ -64,7 +68,7 @@ class Continuity:
         assert self._backfill is not None, "`use` comes first"
         return self._backfill
 
-    def use(self, publisher: Publisher, lanes: PriceLanes) -> None:
+    def use(self, publisher: Publisher, lanes: PriceLanes, others: MarketLanes) -> None:
         """Publish this way; called before each epoch."""
         self._backfill = Backfill(
             self._feed,
@@ -72,9 +76,10 @@ class Continuity:
             most=self._most,
             publisher=publisher,
             publish_trade=lanes.backfill,
+            publish_bar=others.backfill_bar,
             on_gap=self._on_gap,
         )
-        self._edges = self._backfill.trades.edges
+        self._edges, self._bar_edges = self._backfill.trades.edges, self._backfill.bars.edges
         if self._outage.lasts:
             self._backfill.begins(ours=False)
 
@@ -84,11 +89,15 @@ class Continuity:
         if not messages or type(messages[-1]) in CONTROL:
             return
         self._last_data = now
-        edges = self._edges
-        if edges.recent:
+        trades, bars = self._edges, self._bar_edges
+        if trades.recent:
             for message in messages:
-                if type(message) is Trade and message.S in edges.recent:
-                    edges.note(message.S, key_of(message))
+                if isinstance(message, Trade | OptionTrade) and message.S in trades.recent:
+                    trades.note(message.S, key_of(message))
+        if bars.recent:
+            for message in messages:
+                if type(message) is Bar:
+                    bars.note(message.S, bar_key(message))
 
     def missed_since(self, at: float | None) -> None:
         """A broker before us received until `at` (epoch seconds): what follows is a gap."""
@@ -98,6 +107,16 @@ class Continuity:
         self._outage.begins(at, None, RESTARTED)
         if self._backfill is not None:
             self._backfill.begins(ours=False)
+
+    def follow(self, trades: Collection[str], bars: Collection[str]) -> None:
+        """Recover trades of these symbols, and minute bars of those, from now on."""
+        if self._backfill is not None:
+            self._backfill.follow(trades, bars)
+
+    def begin_anew(self) -> None:
+        """Nobody wanted anything: what did not come was not missed."""
+        self._outage = Outage()
+        self.backfill.forget()
 
     def breaks(self, symbols: Collection[str], error: BaseException | None) -> None:
         """A link ended that had brought these symbols."""
@@ -142,7 +161,7 @@ class Continuity:
         rest = DataRest(http, self._data_url, self._keys)
 
         async def ask(symbols: list[str]) -> dict[str, float]:
-            found = await rest.latest_trades(symbols, self._feed)
+            found = await rest.latest_trades(self._latest or "", symbols)
             return {symbol: trade.t.timestamp() for symbol, trade in found.items()}
 
         await self._watch.run(
@@ -152,7 +171,7 @@ class Continuity:
                 is_subscribed=lambda: bool(traded()),
                 traded=traded,
                 known=lanes.snapshots.times,
-                ask=None if self._feed == "test" else ask,
+                ask=None if self._latest is None else ask,
             )
         )
 

@@ -86,3 +86,12 @@ def tls_refusal(error: BaseException | None) -> SSLError | None:
     while error is not None and not isinstance(error, SSLError):
         error = error.__cause__ or error.__context__
     return error
+
+
+def first(group: BaseExceptionGroup[BrokerError]) -> BrokerError:
+    """The first of several errors: the others are its echo."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, BrokerError)
+    return error

@@ -1,8 +1,9 @@
 """One market-data feed: its link, its session, what was missed, and what is said of it.
 
-Decodes each frame once and hands each trade to its lane; all else (symbols, pings, reconnects, last
-prices) happens beside that way. Knows no other feed, so that its trouble is nobody else's. Runs in
-the price producer's loop, in which `want`, `lead` and `missed_since` are called, too.
+Decodes each frame once and hands each message to its lane; all else (topics, pings, reconnects,
+last prices) happens beside that way. A feed that is opened on demand is `idle` while nobody wants
+anything of it. Knows no other feed, so that its trouble is nobody else's. Runs in the price
+producer's loop, in which `want` and `missed_since` are called, too.
 """
 
 from __future__ import annotations
@@ -24,33 +25,31 @@ from alpaca_broker.continuity import Continuity
 from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.answers import FeedView
 from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.feeds import EVERY, NOTHING, Feed, Topic, Wanted
+from alpaca_broker.core.market_data import OptionTrade, Trade
 from alpaca_broker.core.messages import FeedStatus, Gap
-from alpaca_broker.core.session import Action, Add, Drop, SendAuth, Session
+from alpaca_broker.core.session import Session
 from alpaca_broker.core.verdicts import NOT_IN_THE_PLAN
 from alpaca_broker.core.wire import (
     MarketDecoder,
     Refusal,
     Subscription,
     Success,
-    Trade,
-    auth_message,
-    subscribe_message,
 )
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
+from alpaca_broker.last_prices import LastPrices
+from alpaca_broker.market_lanes import MarketLanes
+from alpaca_broker.need import Need
 from alpaca_broker.price_lanes import PriceLanes
+from alpaca_broker.questions import Questions
 from alpaca_broker.supervision import LinkState, Supervisor
 from alpaca_broker.telemetry import Seldom, fields
 
 log = logging.getLogger(__name__)
 
 GREETING_WITHIN_S = 10.0  # Alpaca's own limit for the authentication
-ANSWER_WITHIN_S = 15.0  # for a subscription
-LOOK_EVERY_S = 1.0
 TICK_S = 0.05
 MOST_REFUSED = 100  # symbols named in the status; how many there are is told besides
-LOOK_UP_AT_ONCE = 500  # symbols in one REST call
-LOOK_UP_WITHIN_S = 2.0
-LOOK_UPS_PER_MINUTE = 40  # of the 200 REST calls that an account has
 
 
 class MarketFeed:
@@ -59,23 +58,28 @@ class MarketFeed:
     def __init__(
         self,
         *,
-        feed: str,
+        feed: Feed,
         url: str,
         data_url: str,
         keys: KeyPair,
         channels: Channels,
+        linger_s: float,
         hours: MarketHours,
         backfill_trades: int,
         changed: Callable[[], None],
         on_view: Callable[[FeedView], None],
         on_gap: Callable[[Gap], None],
     ) -> None:
-        self.name, self._url, self._data_url, self._keys = feed, url, data_url, keys
+        self.feed, self.name = feed, feed.name
+        self._url, self._data_url, self._keys = url, data_url, keys
         self._channels = channels
+        self._need = Need(always=not feed.on_demand, linger_s=linger_s)
         self._on_view = on_view
         self._state = LinkState(changed)
-        self._supervisor = Supervisor(f"{feed} feed", self._state, advice=self._advice)
-        self._decoder = MarketDecoder()
+        if feed.on_demand:
+            self._state.state = "idle"
+        self._supervisor = Supervisor(f"{feed.name} feed", self._state, advice=self._advice)
+        self._decoder = MarketDecoder(msgpack=feed.is_msgpack)
         self._session = Session()
         self._continuity = Continuity(
             *(feed, url, data_url, keys, hours),
@@ -85,14 +89,15 @@ class MarketFeed:
         )
         self._publisher: Publisher | None = None
         self._lanes: PriceLanes | None = None
-        self._wanted: tuple[str, ...] = ()
-        self._ready: frozenset[str] = frozenset()
+        self._other_lanes: MarketLanes | None = None
+        self.wanted: Wanted = NOTHING
+        self._ready: frozenset[Topic] = frozenset()
+        self._traded: frozenset[str] = frozenset()  # whose trades Alpaca has confirmed
         self._wishes, self._settled = asyncio.Event(), asyncio.Event()
         self._epoch = 0
-        self._asked_at: float | None = None
         self._waits_for_room = False
         self._complaints, self._waits = Seldom(1.0), Seldom(10.0)
-        self._look_ups: list[float] = []
+        self._last_prices = LastPrices(feed)
 
     @property
     def status(self) -> FeedStatus:
@@ -104,19 +109,17 @@ class MarketFeed:
         return FeedStatus(
             state=state,
             since=round(self._state.since, 3),
-            symbols=len(self._session.acked),
+            symbols=len(self.symbols),
             last_message=self._continuity.last_frame,
             error=error,
-            refused=dict(islice(refused.items(), MOST_REFUSED)),
+            refused={_shown(t): code for t, code in islice(refused.items(), MOST_REFUSED)},
             refused_total=len(refused),
         )
 
     def _advice(self, refusal: UpstreamRefused) -> str:
         """What to check where Alpaca refuses the link for good."""
         if refusal.code == NOT_IN_THE_PLAN and not refusal.http:
-            return (
-                f"ALPACA_FEED is {self.name}, which is not in the plan of these keys; iex is free"
-            )
+            return self.feed.not_in_the_plan
         return self._keys.advice
 
     def _trouble(self) -> str | None:
@@ -136,14 +139,27 @@ class MarketFeed:
         return self._lanes.messages if self._lanes else 0
 
     @property
-    def symbols(self) -> frozenset[str]:
+    def topics(self) -> frozenset[Topic]:
         """What Alpaca has confirmed to send. May be read from any thread."""
         return self._session.acked
 
-    def want(self, symbols: Iterable[str]) -> None:
+    @property
+    def symbols(self) -> frozenset[str]:
+        """The symbols of those topics."""
+        return _symbols(self._session.acked)
+
+    def want(self, wanted: Wanted) -> None:
         """Replace what shall be subscribed; whoever comes first goes first under a limit."""
-        self._wanted = tuple(symbols)
+        self.wanted = wanted
         self._wishes.set()
+        self._need.set(bool(wanted.topics))
+        self._follow()
+
+    def _follow(self) -> None:
+        """Recover what bots asked for: trades, and minute bars where they have those, too."""
+        recovered = frozenset(s for kind, s in self.wanted.extras if kind == "backfill")
+        bars = frozenset(s for kind, s in self.wanted.topics if kind == "bars" and s in recovered)
+        self._continuity.follow(recovered, bars)
 
     def missed_since(self, at: float | None) -> None:
         """A broker before us received until `at` (epoch seconds): what follows is a gap."""
@@ -153,7 +169,9 @@ class MarketFeed:
         """Publish this way; called before each `run`."""
         self._publisher = publisher
         self._lanes = PriceLanes(self.name, self._channels, publisher)
-        self._continuity.use(publisher, self._lanes)
+        self._other_lanes = MarketLanes(self.name, self._channels, publisher, self._is_wanted)
+        self._continuity.use(publisher, self._lanes, self._other_lanes)
+        self._follow()
 
     def again(self) -> None:
         """Redis may have forgotten the last prices: write them once more."""
@@ -162,75 +180,103 @@ class MarketFeed:
 
     async def run(self, epoch: int) -> None:
         """Keep the feed alive until cancelled, speaking under this epoch."""
-        lanes = self._lanes
+        lanes, others = self._lanes, self._other_lanes
         assert lanes is not None, "`use` comes first"
-        self._epoch = lanes.epoch = epoch
-        ticking = asyncio.create_task(self._tick(lanes), name="snapshots")
+        assert others is not None
+        self._epoch = lanes.epoch = others.epoch = epoch
         try:
             async with http_session() as http, self._continuity.recovering(http):
-                await self._supervisor.run(lambda: self._converse(http, lanes))
+                while self._state.state != "refused":
+                    if not self._need.is_there:
+                        self._continuity.begin_anew()  # what nobody wanted was not missed
+                        await self._need.begins()
+                    await self._stay_connected(http, lanes)
+                self._show(live=False)
             await asyncio.Event().wait()  # refused for good: the others go on
         finally:
-            ticking.cancel()
             lanes.snapshots.clear()
+
+    async def _stay_connected(self, http: aiohttp.ClientSession, lanes: PriceLanes) -> None:
+        """Until Alpaca refuses for good, or nobody has wanted anything for a while."""
+        link = asyncio.create_task(self._supervisor.run(lambda: self._converse(http, lanes)))
+        idle = asyncio.create_task(self._need.ends())
+        ticking = asyncio.create_task(self._tick(lanes))
+        try:
+            await asyncio.wait((link, idle), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (link, idle, ticking):
+                task.cancel()
+            await asyncio.gather(link, idle, ticking, return_exceptions=True)
+        if link.cancelled():
+            log.info("%s feed: nobody wants anything of it, so it is closed", self.name)
+        elif (error := link.exception()) is not None:
+            raise error
 
     async def _converse(self, http: aiohttp.ClientSession, lanes: PriceLanes) -> None:
         """One link, from opening to its end."""
-        session = self._session = Session(self._wanted)
-        self._asked_at = None
+        session = self._session = Session(self.wanted.topics)
+        opening = open_link(http, self._url, msgpack=self.feed.is_msgpack)
         try:
-            async with open_link(http, self._url) as link, asyncio.TaskGroup() as tasks:
-                await self._greet(link, session, lanes)
+            async with opening as link, asyncio.TaskGroup() as tasks:
+                talk = Questions(link, self._url, self._keys, msgpack=self.feed.is_msgpack)
+                await self._greet(link, talk, session, lanes)
                 self._state.set("live")
                 log.info("%s feed is live", self.name, extra=fields(feed=self.name))
-                tasks.create_task(self._keep_in_step(link, session), name="wishes")
+                tasks.create_task(self._keep_in_step(talk, session), name="wishes")
                 tasks.create_task(self._make_ready(http, session, lanes), name="last prices")
-                tasks.create_task(self._watch(), name="answers")
+                tasks.create_task(talk.watch(self._listens), name="answers")
                 watch = self._continuity.watch(
-                    http, lanes, listens=self._listens, traded=lambda: session.acked
+                    http, lanes, listens=self._listens, traded=lambda: self._traded
                 )
                 tasks.create_task(watch, name="watch")
                 tasks.create_task(link.stay_heard(self._listens), name="pings")
-                await self._read(link, session, lanes)
+                await self._read(link, talk, session, lanes)
         finally:
             # What a dead link had acknowledged is no longer true, nor are its prices current.
             if session.acked:
-                self._continuity.breaks(session.acked, sys.exc_info()[1])
-            self._session = Session(self._wanted)
-            self._ready = frozenset()
+                self._continuity.breaks(_symbols(session.acked), sys.exc_info()[1])
+            self._session = Session(self.wanted.topics)
+            self._ready, self._traded = frozenset(), frozenset()
             lanes.snapshots.clear()
             self._show(live=False)
 
-    async def _greet(self, link: Link, session: Session, lanes: PriceLanes) -> None:
+    async def _greet(
+        self, link: Link, talk: Questions, session: Session, lanes: PriceLanes
+    ) -> None:
         try:
             async with asyncio.timeout(GREETING_WITHIN_S):
                 while not session.is_live:
-                    await self._hear(await link.receive(), link, session, lanes)
+                    await self._hear(await link.receive(), talk, session, lanes)
         except TimeoutError as error:
             raise UpstreamUnavailable(self._url, f"{session.state.value} for too long") from error
 
-    async def _read(self, link: Link, session: Session, lanes: PriceLanes) -> None:
+    async def _read(self, link: Link, talk: Questions, session: Session, lanes: PriceLanes) -> None:
         publisher = self._publisher
         assert publisher is not None
         while True:
             frame = await link.receive()
-            await self._hear(frame, link, session, lanes)
+            await self._hear(frame, talk, session, lanes)
             if not publisher.has_room:
                 await self._wait_for_room(publisher)
+                talk.excuse()
 
     async def _hear(
-        self, frame: bytes | str, link: Link, session: Session, lanes: PriceLanes
+        self, frame: bytes | str, talk: Questions, session: Session, lanes: PriceLanes
     ) -> None:
-        """Publish a frame's trades; answer its control messages."""
+        """Publish a frame's data; answer its control messages."""
         now = round(time(), 6)
         malformed = self._decoder.malformed
+        others = self._other_lanes
+        assert others is not None
         messages = self._decoder.decode(frame)
         for message in messages:
-            if type(message) is Trade:
+            if type(message) is Trade or isinstance(message, OptionTrade):
                 lanes.publish(message, now)
             elif isinstance(message, Success | Refusal | Subscription):
-                await self._say(link, session.receive(message))
-                self._answered(session)
+                await talk.say(session.receive(message))
+                self._answered(talk, session)
+            elif not isinstance(message, Trade):
+                others.publish(message, now)
         self._continuity.heard(messages, now)
         if self._decoder.malformed != malformed and self._complaints.may_say():
             log.warning(
@@ -249,36 +295,26 @@ class MarketFeed:
             await publisher.room()
         finally:
             self._waits_for_room = False
-        if self._asked_at is not None:
-            self._asked_at = monotonic()  # the answer may be in what we have not read yet
         if may_say:
             more = self._waits.more()
             log.info("reading from Alpaca goes on after %.1f s%s", monotonic() - began, more)
 
+    def _is_wanted(self, topic: Topic) -> bool:
+        """Whether a bot wishes it; of use where Alpaca sends more than was asked for."""
+        return topic in self.wanted.extras or topic in self._session.desired
+
     def _listens(self) -> bool:
         return not self._waits_for_room
 
-    async def _keep_in_step(self, link: Link, session: Session) -> None:
+    async def _keep_in_step(self, talk: Questions, session: Session) -> None:
         while True:
             await self._wishes.wait()
             self._wishes.clear()
-            await self._say(link, session.want(self._wanted))
+            await talk.say(session.want(self.wanted.topics))
 
-    async def _say(self, link: Link, actions: list[Action]) -> None:
-        for action in actions:
-            match action:
-                case SendAuth():
-                    await link.send(auth_message(self._keys.key_id, self._keys.secret))
-                case Add(symbols):
-                    self._asked_at = monotonic()
-                    await link.send(subscribe_message("subscribe", list(symbols)))
-                case Drop(symbols):
-                    self._asked_at = monotonic()
-                    await link.send(subscribe_message("unsubscribe", list(symbols)))
-
-    def _answered(self, session: Session) -> None:
+    def _answered(self, talk: Questions, session: Session) -> None:
         if session.settled:
-            self._asked_at = None
+            talk.answered()
             self._state.changed()
             self._settled.set()
 
@@ -291,32 +327,14 @@ class MarketFeed:
             await self._settled.wait()
             self._settled.clear()
             confirmed = session.acked
-            lanes.snapshots.forget(self._ready - confirmed)
-            await self._look_up(rest, sorted(confirmed - self._ready - {"*"}), lanes)
+            self._traded = _traded(confirmed)
+            lanes.snapshots.forget(_traded(self._ready - confirmed))
+            new = sorted(_traded(confirmed - self._ready) - {EVERY})
+            await self._last_prices.look_up(rest, new, lanes)
             lanes.snapshots.tick(monotonic())
             self._ready = confirmed
             self._show(live=True)
-            self._continuity.mends(confirmed, self._epoch)
-
-    async def _look_up(self, rest: DataRest, symbols: list[str], lanes: PriceLanes) -> None:
-        """Ask REST for the last trades; where it does not tell, the first print will."""
-        for first in range(0, len(symbols), LOOK_UP_AT_ONCE):
-            now = monotonic()
-            self._look_ups = [at for at in self._look_ups if now - at < 60]
-            if len(self._look_ups) >= LOOK_UPS_PER_MINUTE or self.name == "test":
-                return
-            self._look_ups.append(now)
-            part = symbols[first : first + LOOK_UP_AT_ONCE]
-            try:
-                async with asyncio.timeout(LOOK_UP_WITHIN_S):
-                    found = await rest.latest_trades(part, self.name)
-            except (UpstreamRefused, UpstreamUnavailable, TimeoutError) as error:
-                log.info("no last prices from REST: %s", error or "no answer in time")
-                return
-            received_at = round(time(), 6)
-            for symbol in part:
-                if symbol in found:
-                    lanes.look_up(symbol, found[symbol], received_at)
+            self._continuity.mends(_symbols(confirmed), self._epoch)
 
     async def _tick(self, lanes: PriceLanes) -> None:
         while True:
@@ -326,23 +344,30 @@ class MarketFeed:
     def _show(self, *, live: bool) -> None:
         lanes = self._lanes
         assert lanes is not None
-        refused = dict(self._session.parked)
-        self._on_view(FeedView(live, self._ready, refused, lanes.snapshots.latest.get))
+        self._on_view(
+            FeedView(
+                self.name,
+                live,
+                self._ready,
+                dict(self._session.parked),
+                lanes.snapshots.latest.get,
+                self._state.error if self._state.state == "refused" else None,
+            )
+        )
 
     def lost(self, reason: str) -> None:
         """What was read did not reach Redis: it is not sent again, and a gap says so."""
-        self._continuity.lost(reason, self._session.acked, self._epoch)
+        self._continuity.lost(reason, self.symbols, self._epoch)
 
-    async def _watch(self) -> None:
-        """Hang up where a subscription is not answered.
 
-        Raises:
-            UpstreamUnavailable: it was not.
-        """
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            if self._waits_for_room:
-                continue  # we are the ones who do not listen
-            now = monotonic()
-            if self._asked_at is not None and now - self._asked_at >= ANSWER_WITHIN_S:
-                raise UpstreamUnavailable(self._url, "a subscription was not answered")
+def _symbols(topics: Iterable[Topic]) -> frozenset[str]:
+    return frozenset(symbol for _, symbol in topics)
+
+
+def _traded(topics: Iterable[Topic]) -> frozenset[str]:
+    return frozenset(symbol for kind, symbol in topics if kind == "trades")
+
+
+def _shown(topic: Topic) -> str:
+    kind, symbol = topic
+    return symbol if kind == "trades" else f"{kind}:{symbol}"

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+Errand = Callable[[Journal], Awaitable[None]]  # bears a second time
+
 QUEUED_EVENTS = 10_000
 DRAIN_WITHIN_S = 1.0
 
@@ -35,26 +37,27 @@ class OrderLane:
     def __init__(self, bound: int = QUEUED_EVENTS) -> None:
         self._bound = bound
         # The bound is `has_room`: a `put` that waits could be cancelled with an event in its hands.
-        self._queue: asyncio.Queue[OrderEvent | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[OrderEvent | Errand] = asyncio.Queue()
         self._roomy = asyncio.Event()
         self._roomy.set()
         self._unfinished = 0
         self._complaints = Seldom(10.0)
         self.also_on: str | None = None  # a second channel, for the account's number
         self.trouble: str | None = None  # what keeps events from the journal
+        self.broken: str | None = None  # what kept one from it for good
         self.recorded = 0
 
     def put(self, event: OrderEvent) -> None:
         """Take one event."""
         self._put(event)
 
-    def reopen(self) -> None:
-        """Have the open orders written anew, after what is already here."""
-        self._put(None)
+    def then(self, errand: Errand) -> None:
+        """Have something done with the journal, after what is already here."""
+        self._put(errand)
 
-    def _put(self, event: OrderEvent | None) -> None:
+    def _put(self, item: OrderEvent | Errand) -> None:
         self._unfinished += 1
-        self._queue.put_nowait(event)
+        self._queue.put_nowait(item)
         if self._unfinished >= self._bound:
             self._roomy.clear()
 
@@ -73,14 +76,16 @@ class OrderLane:
             Superseded: another broker leads.
         """
         while True:
-            event = await self._queue.get()
+            item = await self._queue.get()
             try:
-                await self.insist(partial(self._record, journal, event), target)
+                await self.insist(partial(self._do, journal, item), target)
             except (Superseded, asyncio.CancelledError):
                 raise
             except Exception:
-                # Nobody foresaw it, and it must not stop the events behind it.
-                log.exception("an event was not recorded: %s", event and event.key)
+                # Nobody foresaw it, and it must not stop the events behind it; nor be forgotten.
+                what = item.key if isinstance(item, OrderEvent) else "an errand"
+                log.exception("not done, and not tried again: %s", what)
+                self.broken = f"an order event could not be recorded: {what}; see the log"
             self._queue.task_done()
             self._unfinished -= 1
             if self._unfinished <= self._bound // 2:
@@ -110,8 +115,8 @@ class OrderLane:
                     log.error("orders wait, none is dropped: %s", advice(error, target))
                 await asyncio.sleep(patience.after(monotonic() - began))
 
-    async def _record(self, journal: Journal, event: OrderEvent | None) -> None:
-        if event is None:
-            await journal.reopen()
-        elif await journal.record(event, self.also_on):
+    async def _do(self, journal: Journal, item: OrderEvent | Errand) -> None:
+        if not isinstance(item, OrderEvent):
+            await item(journal)
+        elif await journal.record(item, self.also_on):
             self.recorded += 1

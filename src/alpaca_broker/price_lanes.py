@@ -14,8 +14,8 @@ from alpaca_broker.alpaca.rest import LatestTrade, PastTrade
 from alpaca_broker.bus.publisher import Publisher, publish_head
 from alpaca_broker.bus.snapshots import Snapshots
 from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.market_data import OptionTrade, Trade
 from alpaca_broker.core.messages import PriceUpdate
-from alpaca_broker.core.wire import Trade
 
 MOST_LANES = 200_000
 
@@ -44,7 +44,7 @@ class PriceLanes:
         self.messages = 0
         self.turned_away = 0
 
-    def publish(self, trade: Trade, received_at: float) -> None:
+    def publish(self, trade: Trade | OptionTrade, received_at: float) -> None:
         """Publish one trade on its channel."""
         symbol = trade.S
         lane = self._lanes.get(symbol) or self._new_lane(symbol)
@@ -83,7 +83,7 @@ class PriceLanes:
             trade.t.timestamp(),
             trade.s,
             trade.x,
-            trade.c,
+            _conditions(trade.c),
             trade.i,
             self._feed,
             received_at,
@@ -108,7 +108,7 @@ class PriceLanes:
             trade.t.timestamp(),
             trade.s,
             trade.x,
-            trade.c,
+            _conditions(trade.c),
             trade.i,
             self._feed,
             round(time(), 6),
@@ -124,3 +124,8 @@ class PriceLanes:
             return None
         lane = self._lanes[symbol] = Lane(self._channels.price(symbol))
         return lane
+
+
+def _conditions(found: list[str] | str | None) -> list[str] | None:
+    """As a list, also those of options, of which REST shows one."""
+    return [found] if isinstance(found, str) else found

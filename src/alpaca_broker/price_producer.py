@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.bus.publisher import Publisher, command
 from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.feeds import NOTHING, Topic, Wanted
 from alpaca_broker.core.messages import FeedStatus
 from alpaca_broker.market_feed import MarketFeed
 from alpaca_broker.tenure import Tenure
@@ -51,13 +52,20 @@ class PriceProducer:
         return sum(feed.messages for feed in self.feeds)
 
     @property
-    def symbols(self) -> frozenset[str]:
+    def topics(self) -> frozenset[Topic]:
         """What Alpaca has confirmed to send. May be read from any thread."""
+        return frozenset[Topic]().union(*(feed.topics for feed in self.feeds))
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """The symbols of those topics."""
         return frozenset[str]().union(*(feed.symbols for feed in self.feeds))
 
-    def want(self, symbols: Iterable[str]) -> None:
-        """Replace what shall be subscribed; whoever comes first goes first under a limit."""
-        self.feeds[0].want(symbols)
+    def want(self, wanted: Mapping[str, Wanted]) -> None:
+        """Replace what shall be subscribed, by the feeds' names."""
+        for feed in self.feeds:
+            if (new := wanted.get(feed.name, NOTHING)) != feed.wanted:
+                feed.want(new)
 
     def missed_since(self, received: Mapping[str, float]) -> None:
         """A broker before us received each feed until then (epoch seconds)."""

@@ -2,8 +2,11 @@
 
 Owns the account's order book, and when REST is asked. After a reconnect: a snapshot first, what was
 missed next, then the events that came meanwhile; those wait five seconds at most. While the stream
-is up: a look every few seconds while orders are open, seldom otherwise, within a small budget of
-REST calls. A snapshot that failed is never taken for "no orders". Runs in one loop.
+is up: a look every few seconds while orders are open, every half minute otherwise, within a small
+budget of REST calls. A snapshot that failed is never taken for "no orders". Runs in one loop.
+
+Times that are compared with Alpaca's are Alpaca's (`rest.now()`); intervals are the monotonic
+clock's.
 """
 
 from __future__ import annotations
@@ -11,14 +14,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from time import monotonic, time
+from time import monotonic
 
 from alpaca_broker.alpaca.order_snapshot import take_snapshot
 from alpaca_broker.alpaca.rest import TradingRest
-from alpaca_broker.bus.journal import History
+from alpaca_broker.bus.journal import History, Journal
 from alpaca_broker.core.budget import Budget
 from alpaca_broker.core.messages import OrderUpdate
-from alpaca_broker.core.orderbook import HOLD_S, MARGIN_S, OrderBook
+from alpaca_broker.core.orderbook import HOLD_S, MARGIN_S, SLACK_S, OrderBook
 from alpaca_broker.core.orders import Environment, OrderEvent
 from alpaca_broker.core.snapshot import Snapshot
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
@@ -29,8 +32,8 @@ log = logging.getLogger(__name__)
 BUSY_EVERY_S, QUIET_EVERY_S = 5.0, 30.0  # at the soonest: the budget may be slower
 BUSY_FOR_S = 60.0  # after the last event
 CALLS_A_LOOK = 2
-WHOLE_EVERY = 5  # looks, of which one asks for all orders of the last minutes
-RECENT_S = 60.0  # how far a look that is not whole looks back
+WHOLE_EVERY_S = 30.0  # a look that asks for all orders since the watermark, and moves it
+RECENT_S = 60.0  # how far the other looks go back
 RETRY_S = 0.5
 SETTLE_EVERY_S = 0.1
 SETTLE_FOR_S = 3.0
@@ -40,7 +43,6 @@ LONGEST_PAUSE_S = 60.0
 UNCHECKED_FOR_S = 120.0  # without an answer of REST an account is degraded
 MOST_HELD = 5_000
 MUTE_LOOKS = 2
-FAILURES = (UpstreamRefused, UpstreamUnavailable, TimeoutError)
 
 # What was found by REST alone on a healthy stream: how many events, since when (epoch seconds).
 OnFound = Callable[[int, float], None]
@@ -60,16 +62,19 @@ class Reconciler:
         self._environment, self._lane, self._on_checked = environment, lane, on_checked
         self._budget = Budget(calls_per_minute, max(calls_per_minute / 2, 4), monotonic())
         self._book = OrderBook()
-        self._restored = asyncio.Event()
-        self._doubt = asyncio.Event()
+        self._restored, self._doubt = asyncio.Event(), asyncio.Event()
         self._account_id = ""
         self._first_start = False
         self._held: list[OrderEvent] | None = []  # None: events flow
-        self._looks = 0
-        self._heard_at = float("-inf")
+        self._flows_since = 0.0  # Alpaca's time
+        self._watermark: float | None = None  # Alpaca's time: what is before it has been told
+        self._whole_at = self._heard_at = float("-inf")
+        self._checked_at = monotonic()
+        self._not_before = float("-inf")  # Alpaca wants no calls until then
+        self._found: list[OrderEvent] = []  # by the last look
         self._unbrought: list[int] = []  # by the looks since the stream's last event
-        self.reconciled: float | None = None  # until when everything is known, epoch seconds
-        self.trouble: str | None = None  # why REST does not answer
+        self.reconciled: float | None = None  # the watermark, once all before it is journalled
+        self.trouble: str | None = None  # why REST is no help
 
     @property
     def open_orders(self) -> list[OrderUpdate]:
@@ -87,22 +92,16 @@ class Reconciler:
         return self._book.recovered
 
     @property
-    def repeated(self) -> int:
-        """How many events came a second time, and were not told again."""
-        return self._book.repeated
-
-    @property
     def unchecked(self) -> str | None:
         """Why nobody knows whether the stream is complete, where that lasts too long."""
-        if self.reconciled is None or time() - self.reconciled < UNCHECKED_FOR_S:
+        since = monotonic() - self._checked_at
+        if since < UNCHECKED_FOR_S:
             return None
-        since = time() - self.reconciled
         return f"not held against REST for {since:.0f} s: {self.trouble or 'the budget is spent'}"
 
     def restore(self, account_id: str, history: History, watermark: float | None) -> None:
         """Take up what was told before us. No watermark and no history: the first start ever."""
-        book = self._book = OrderBook()
-        self._account_id = account_id
+        book, self._account_id = self._book, account_id
         for update in history.open_orders:
             book.restore(update, "")
         for update, key in history.entries:
@@ -110,17 +109,18 @@ class Reconciler:
         if watermark is None and history.entries:
             watermark = history.entries[-1][0].received_at
         self._first_start = watermark is None
-        self.reconciled = watermark
+        self._watermark = self.reconciled = watermark
         if watermark is not None:
             book.reached(watermark)
         if history.trimmed and history.entries:
-            book.floor = max(book.floor, history.entries[0][0].received_at)
+            first = history.entries[0][0]
+            book.floor = max(book.floor, first.received_at, first.timestamp) + SLACK_S
         self._restored.set()
 
     def hold(self) -> None:
-        """A new stream: its events wait for what was missed before."""
-        self._unbrought.clear()
+        """A new stream: its events wait for what was missed before, after those that still wait."""
         self._held = self._held or []
+        self._unbrought.clear()
 
     def hear(self, event: OrderEvent) -> None:
         """The stream has brought an event."""
@@ -128,30 +128,35 @@ class Reconciler:
         self._unbrought.clear()
         if self._held is not None:
             self._held.append(event)
-            if len(self._held) >= MOST_HELD and self._restored.is_set():
-                self._flow()
         else:
             self._tell(self._book.hear(event, monotonic()))
             if self._book.has_holes:
                 self._doubt.set()
 
+    async def room(self) -> None:
+        """Wait until more may be read from the stream."""
+        if self._held is not None and len(self._held) >= MOST_HELD:
+            await self._restored.wait()
+            self._flow()
+        await self._lane.room()
+
     async def catch_up(self, rest: TradingRest) -> bool:
         """Tell what was missed, then let events flow; False where REST was no help in time."""
         await self._restored.wait()
+        if self._first_start:
+            self._book.floor = rest.now()
+        whole = False
         try:
             async with asyncio.timeout(HOLD_S):
-                while True:
-                    try:
-                        await self._look(rest, whole=True)
-                        return True
-                    except (UpstreamRefused, UpstreamUnavailable) as error:
-                        self._failed(error)
-                    await asyncio.sleep(RETRY_S)
-        except TimeoutError as error:
-            self._failed(error)
-            return False
-        finally:
-            self._flow()
+                whole = await self._try_to_look(rest, whole=True)
+                while not whole:
+                    await asyncio.sleep(max(RETRY_S, self._pause_for(rest)))
+                    whole = await self._try_to_look(rest, whole=True)
+        except TimeoutError:
+            self._failed("no answer in time")
+        self._flows_since = rest.now()
+        self._flow()
+        return whole
 
     async def keep_watch(self, rest: TradingRest, on_found: OnFound) -> None:
         """Hold the stream against REST, again and again, until cancelled.
@@ -161,78 +166,96 @@ class Reconciler:
         """
         while True:
             await self._pause(rest)
-            before, since = self._book.recovered, self.reconciled
-            self._looks += 1
-            try:
-                await self._look(rest, whole=not self._looks % WHOLE_EVERY or bool(self.trouble))
-            except FAILURES as error:
-                self._failed(error)
-            if found := self._book.recovered - before:
-                on_found(found, since or time())
-                self._judge(found)
-            if self.reconciled != since:
+            self._doubt.clear()
+            since = self._watermark
+            is_whole = monotonic() - self._whole_at >= WHOLE_EVERY_S or self.trouble is not None
+            done = await self._try_to_look(rest, whole=is_whole)
+            if self._found:
+                on_found(len(self._found), since or rest.now())
+            if done:
                 self._on_checked()
-
-    def _judge(self, found: int) -> None:
-        """A stream that does not bring what REST shows, twice in a row, is connected but mute.
-
-        Raises:
-            UpstreamUnavailable: it is.
-        """
-        self._unbrought.append(found)
-        if len(self._unbrought) >= MUTE_LOOKS:
-            events, self._unbrought = sum(self._unbrought), []
-            reason = f"connected, but mute: it did not bring {events} events that REST shows"
-            raise UpstreamUnavailable("the order stream", reason)
+            self._judge()
 
     async def release_holes(self) -> None:
         """Let go what waited too long for an event before it, until cancelled."""
         while True:
             await asyncio.sleep(SETTLE_EVERY_S)
-            self._tell(self._book.release(monotonic()))
+            if self._held is None:
+                self._tell(self._book.release(monotonic()))
 
-    async def _look(self, rest: TradingRest, *, whole: bool) -> None:
+    async def _try_to_look(self, rest: TradingRest, *, whole: bool) -> bool:
+        """A look; whether it has told all that there was to tell."""
+        self._found = []
+        try:
+            done = await self._look(rest, whole=whole)
+        except (UpstreamRefused, UpstreamUnavailable) as error:
+            if isinstance(error, UpstreamRefused) and error.code == 429 and error.http:
+                self._not_before = monotonic() + PAUSE_AFTER_429_S
+            self._failed(str(error))
+            return False
+        if done:
+            self.trouble, self._checked_at = None, monotonic()
+        elif self.trouble is None:
+            self.trouble = "what REST shows does not fit together yet"
+        return done
+
+    async def _look(self, rest: TradingRest, *, whole: bool) -> bool:
         """One snapshot, and what it tells.
 
         Raises:
             UpstreamRefused, UpstreamUnavailable: one of the questions was not answered.
         """
-        calls, now = rest.calls, time()
+        calls = rest.calls
+        if not calls:
+            await rest.account()  # any answer shows Alpaca's clock
+        now = rest.now()
         snapshot = Snapshot(
             account_id=self._account_id, environment=self._environment, taken_at=now
         )
-        since = (self.reconciled or now) - MARGIN_S
+        watermark = min(self._watermark or now, now)
+        since = watermark - MARGIN_S
         try:
             await take_snapshot(
                 rest,
                 snapshot,
                 orders_since=since if whole else None,
-                fills_since=since if whole else max(since, (self.reconciled or now) - RECENT_S),
-                unexplained=self._book.unexplained,
+                fills_since=since if whole else max(since, now - RECENT_S),
+                unexplained=lambda found: self._book.unexplained(found, monotonic()),
             )
         finally:
             self._budget.spend(rest.calls - calls, monotonic())
-        self.trouble = None
         if self._first_start and snapshot.complete:
             self._first_start = False
-            self._book.begin(snapshot)
-            self._lane.reopen()
+            self._book.begin(snapshot, self._held or ())
+            self._lane.then(Journal.reopen)
         else:
             await self._settle(snapshot)
-        if gone := self._book.forget(snapshot.gone):
-            log.warning(
-                "%d open orders are unknown to Alpaca now: was the account reset?", len(gone)
-            )
-            self._lane.reopen()
-        if snapshot.complete and not self._book.waits:
-            self.reconciled = now
-            self._book.reached(now)
+        if gone := self._book.looked_up(snapshot, monotonic()):
+            log.warning("%d open orders are unknown to Alpaca: was the account reset?", len(gone))
+            self._lane.then(Journal.reopen)
+        self._lane.then(Journal.check)
+        done = snapshot.complete and not self._book.waits
+        if done and whole:
+            self._reached(now)
+        return done
+
+    def _reached(self, watermark: float) -> None:
+        """Everything before `watermark` is told; it is so once it is journalled, too."""
+
+        async def tell(_: Journal) -> None:
+            self.reconciled = watermark
+
+        self._whole_at, self._watermark = monotonic(), watermark
+        self._book.reached(watermark)
+        self._lane.then(tell)
 
     async def _settle(self, snapshot: Snapshot) -> None:
         """Tell what only REST shows once the stream has had its time."""
         until = monotonic() + SETTLE_FOR_S
         while True:
-            self._tell(self._book.reconcile(snapshot, monotonic(), self._held or ()))
+            found = self._book.reconcile(snapshot, monotonic(), self._held or ())
+            self._found += [event for event in found if event.update.source == "reconcile"]
+            self._tell(found)
             if not self._book.waits or monotonic() >= until:
                 return
             await asyncio.sleep(SETTLE_EVERY_S)
@@ -240,36 +263,60 @@ class Reconciler:
     def _flow(self) -> None:
         """From now on events are told as they come."""
         held, self._held = self._held, None
+        now = monotonic()
+        self._book.rest(now)
         for event in held or ():
-            self._tell(self._book.hear(event, monotonic()))
+            self._tell(self._book.hear(event, now))
 
     def _tell(self, events: list[OrderEvent]) -> None:
         for event in events:
             self._lane.put(event)
 
-    def _failed(self, error: BaseException) -> None:
-        text = str(error) or "no answer in time"
+    def _judge(self) -> None:
+        """A stream that does not bring what REST shows, twice in a row, is connected but mute.
+
+        Only what happened while it was up counts; exits of brackets may be told with their parent.
+
+        Raises:
+            UpstreamUnavailable: it is mute.
+        """
+        since = self._flows_since + SLACK_S
+        lacking = sum(
+            event.update.timestamp > since and event.update.order_class in (None, "", "simple")
+            for event in self._found
+        )
+        if not lacking:
+            return
+        self._unbrought.append(lacking)
+        if len(self._unbrought) >= MUTE_LOOKS:
+            events, self._unbrought = sum(self._unbrought), []
+            reason = f"connected, but mute: it did not bring {events} events that REST shows"
+            raise UpstreamUnavailable("the order stream", reason)
+
+    def _failed(self, text: str) -> None:
         if self.trouble is None:
             log.warning("orders cannot be held against REST: %s", text)
         self.trouble = text
 
     async def _pause(self, rest: TradingRest) -> None:
         """Until the next look: soon while something is going on or is missing, seldom otherwise."""
-        now = monotonic()
-        busy = self._book.open_count or self._book.waits or now - self._heard_at < BUSY_FOR_S
-        self._doubt.clear()
+        busy = (
+            self._book.open_count
+            or self._book.waits
+            or self.trouble is not None
+            or monotonic() - self._heard_at < BUSY_FOR_S
+        )
         try:
             async with asyncio.timeout(BUSY_EVERY_S if busy else QUIET_EVERY_S):
                 await self._doubt.wait()
         except TimeoutError:
             pass
-        if refused := self._refused_for(rest):
-            await asyncio.sleep(refused)
+        await asyncio.sleep(self._pause_for(rest))
         await asyncio.sleep(self._budget.wait(CALLS_A_LOOK, monotonic()))
 
-    def _refused_for(self, rest: TradingRest) -> float:
+    def _pause_for(self, rest: TradingRest) -> float:
         """Seconds for which Alpaca wants no calls, or the rest of them belongs to the bots."""
-        is_low = rest.remaining is not None and rest.remaining < LEFT_FOR_BOTS
-        if not is_low or rest.resets_at is None:
-            return 0.0
-        return min(max(0.0, rest.resets_at - time()), LONGEST_PAUSE_S)
+        pause = self._not_before - monotonic()
+        if rest.remaining is not None and rest.remaining < LEFT_FOR_BOTS and rest.resets_at:
+            pause = max(pause, rest.resets_at - rest.now())
+        return min(max(0.0, pause), LONGEST_PAUSE_S)

@@ -32,22 +32,15 @@ from alpaca_broker.core.accounts import (
     account_names,
     named_accounts,
 )
+from alpaca_broker.core.feeds import Feed, Feeds
 from alpaca_broker.errors import ConfigError
 
 ENV_FILE = Path("configs/.env")
 
 StockFeed = Literal["iex", "sip", "delayed_sip", "test", "boats", "overnight"]
+CryptoFeed = Literal["us", "us-1", "eu-1"]
+OptionFeed = Literal["indicative", "opra"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
-
-# Alpaca's paths (its page "WebSocket Stream"): boats and overnight are not under /v2.
-FEED_PATHS = {
-    "iex": "/v2/iex",
-    "sip": "/v2/sip",
-    "delayed_sip": "/v2/delayed_sip",
-    "test": "/v2/test",
-    "boats": "/v1beta1/boats",
-    "overnight": "/v1beta1/overnight",
-}
 
 
 def _upper(value: Any) -> Any:
@@ -104,6 +97,8 @@ class Settings(BaseSettings):
     _named: tuple[KeyPair, ...] = PrivateAttr(default=())
 
     alpaca_feed: Annotated[StockFeed, BeforeValidator(_lower)] = "iex"
+    alpaca_crypto_feed: Annotated[CryptoFeed, BeforeValidator(_lower)] = "us"
+    alpaca_option_feed: Annotated[OptionFeed, BeforeValidator(_lower)] = "indicative"
     alpaca_data_account: Annotated[str | None, BeforeValidator(_lower)] = None
     alpaca_data_stream_url: str = "wss://stream.data.alpaca.markets"
     alpaca_data_url: str = "https://data.alpaca.markets"
@@ -128,6 +123,7 @@ class Settings(BaseSettings):
     max_message_bytes: Annotated[int, Field(ge=200, le=100_000_000)] = 1_000_000
     max_messages_per_second: Annotated[float, Field(gt=0, le=100_000)] = 50.0
     symbol_linger: Annotated[float, Field(ge=0, le=3_600)] = 5.0
+    feed_linger: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     forget_unheard_after: Annotated[float, Field(ge=1, le=31_536_000)] = 600.0
     listening_is_enough: bool = True
     check_symbols: bool = True
@@ -209,9 +205,13 @@ class Settings(BaseSettings):
         """The base URL of an account's REST and order stream."""
         return self.alpaca_live_url if environment == "live" else self.alpaca_paper_url
 
-    def market_stream_url(self) -> str:
-        """The market-data WebSocket of the configured feed."""
-        return _as_ws(self.alpaca_data_stream_url) + FEED_PATHS[self.alpaca_feed]
+    def feeds(self) -> Feeds:
+        """The configured market-data feeds."""
+        return Feeds(self.alpaca_feed, self.alpaca_crypto_feed, self.alpaca_option_feed)
+
+    def market_stream_url(self, feed: Feed) -> str:
+        """The WebSocket of a market-data feed."""
+        return _as_ws(self.alpaca_data_stream_url) + feed.path
 
     def trading_stream_url(self, environment: Environment) -> str:
         """The order stream of an account (Alpaca's page "Websocket Streaming")."""

@@ -15,7 +15,7 @@ from time import monotonic, time
 from alpaca_broker.core.backoff import Jitter, Patience
 from alpaca_broker.core.messages import FeedState
 from alpaca_broker.core.verdicts import Verdict, verdict, verdict_http
-from alpaca_broker.errors import BrokerError, UpstreamRefused, UpstreamUnavailable
+from alpaca_broker.errors import BrokerError, UpstreamRefused, UpstreamUnavailable, first
 
 log = logging.getLogger(__name__)
 
@@ -98,15 +98,6 @@ class Supervisor:
             log.warning("%s: %s. Next attempt in %.1f s.", self._name, text, delay)
             self._state.set("backoff", text)
             await asyncio.sleep(delay)
-
-
-def first(group: BaseExceptionGroup[BrokerError]) -> BrokerError:
-    """The first of several errors: the others are its echo."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, BrokerError)
-    return error
 
 
 def why_ended(error: BaseException) -> str:

@@ -151,17 +151,20 @@ async def test_assets_are_asked_for_once_and_doubts_one_by_one() -> None:
     async def handler(request: web.Request) -> web.Response:
         calls.append(request.raw_path)
         if request.path == "/v2/assets":
-            return web.json_response([{"symbol": "AAPL"}])
-        known = request.raw_path.endswith("/BTC%2FUSD")
+            listed = {"us_equity": "AAPL", "crypto": "BTC/USD"}[request.query["asset_class"]]
+            return web.json_response([{"symbol": listed}])
+        known = request.raw_path.endswith("/ETH%2FUSD")
         return web.json_response(
-            {"symbol": "BTC/USD"} if known else {}, status=200 if known else 404
+            {"symbol": "ETH/USD"} if known else {}, status=200 if known else 404
         )
 
     async with serving(handler) as url, http_session() as http:
         assets = Assets(TradingRest(http, url, KEYS))
-        assert await assets.unknown(["AAPL", "BTC/USD", "AAPLL"]) == {"AAPLL"}
-        assert await assets.unknown(["AAPL", "BTC/USD"]) == frozenset()
-        assert len(calls) == 3
+        assert await assets.unknown(["AAPL", "AAPLL"]) == {"AAPLL"}
+        assert len(calls) == 2  # nobody has asked for crypto
+        assert await assets.unknown(["AAPL", "BTC/USD", "ETH/USD"]) == frozenset()
+        assert await assets.unknown(["AAPL", "BTC/USD", "ETH/USD"]) == frozenset()
+        assert len(calls) == 4
         assert len(await assets.unknown([f"X{n}" for n in range(50)])) <= 20
     async with http_session() as http:
         assert await Assets(TradingRest(http, url, KEYS)).unknown(["NOPE"]) == frozenset()
@@ -177,6 +180,8 @@ async def test_last_trades_are_read() -> None:
         return web.json_response({"trades": {"AAPL": trade}})
 
     async with serving(handler) as url, http_session() as http:
-        found = await DataRest(http, url, KEYS).latest_trades(["AAPL", "MSFT"], "iex")
+        found = await DataRest(http, url, KEYS).latest_trades(
+            "/latest?feed=iex&symbols=", ["AAPL", "MSFT"]
+        )
         assert list(found) == ["AAPL"]
         assert (found["AAPL"].p, found["AAPL"].s) == (1.5, 3)

@@ -155,6 +155,26 @@ async def test_a_lost_journal_gets_a_new_id_and_loses_no_event(
     assert entry["journal_id"] != old_id
 
 
+async def test_an_emptied_redis_is_noticed_without_an_event(
+    client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """The open orders are there again under a new journal, in which the next event goes on."""
+    book, order = journal(client, prefix), update("o1")
+    book.open_orders = lambda: [order]
+    await book.record(OrderEvent(order, "k1"))
+    await book.check()
+    before = book.journal_id
+    await client.delete(f"{prefix}journal:order:acc", f"{prefix}orders:open:acc")
+    await book.check()
+    assert book.journal_id != before
+    shown: Any = await client.hgetall(f"{prefix}orders:open:acc")  # type: ignore[misc]
+    assert json.loads(shown[b"o1"])["journal_id"] == book.journal_id
+    again = book.journal_id
+    await book.check()
+    await book.record(OrderEvent(update("o2"), "k2"))
+    assert [(e["seq"], e["journal_id"]) for e in await entries(client, prefix)] == [(2, again)]
+
+
 async def test_a_place_that_is_taken_is_left_alone(
     client: redis.asyncio.Redis, prefix: str
 ) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from alpaca_broker.bus.registrar import Registrar, Rules
 from alpaca_broker.core.answers import FeedView
+from alpaca_broker.core.channels import PRICE
+from alpaca_broker.core.feeds import Feeds, Topic
 from alpaca_broker.core.registration import Limits
 
 
@@ -17,23 +19,43 @@ class Office:
 
     def __init__(self, **rules: Any) -> None:
         given = {"linger_s": 0.0, "verify": False} | rules
-        self.wanted: list[tuple[str, ...]] = []
+        self.wanted: list[tuple[str, ...]] = []  # whose trades
+        self.topics: tuple[Topic, ...] = ()  # what else, as it is now
         self.registrar = Registrar(
-            lambda symbols, accounts: self.wanted.append(symbols),
+            self._changed,
             rules=Rules(**given),
+            feeds=Feeds(),
             account=lambda name: {"acc": "acc", "PA1": "acc"}.get(name),
         )
         self.registrar.epoch = 7
-        self.registrar.listened(frozenset(), 0.0)
+        self.hears(now=0.0)
+
+    def _changed(self, topics: tuple[Topic, ...], accounts: frozenset[str]) -> None:
+        self.topics = topics
+        self.wanted.append(tuple(symbol for kind, symbol in topics if kind == "trades"))
+
+    def hears(self, *symbols: str, now: float = 0.0, channel: str = PRICE) -> None:
+        """Redis says who listens."""
+        self.registrar.listened(frozenset((channel, symbol) for symbol in symbols), now)
 
     def says(self, now: float = 0.0, **message: Any) -> None:
         """A message arrives."""
         self.registrar.hear(json.dumps(message).encode(), now)
 
-    def view(self, *ready: str, live: bool = True, refused: dict[str, int] | None = None) -> None:
-        """The feed tells what it has."""
+    def view(
+        self,
+        *ready: str,
+        live: bool = True,
+        refused: dict[str, int] | None = None,
+        kind: str = "trades",
+        feed: str = "iex",
+        gone: str | None = None,
+    ) -> None:
+        """A feed tells what it has."""
         prices = {"AAPL": b'{"price":1.5}'}
-        self.registrar.view(FeedView(live, frozenset(ready), refused or {}, prices.get))
+        topics = frozenset((kind, symbol) for symbol in ready)
+        codes = {(kind, symbol): code for symbol, code in (refused or {}).items()}
+        self.registrar.view(FeedView(feed, live, topics, codes, prices.get, gone))
 
     def told(self) -> list[dict[str, Any]]:
         """The answers since the last look, as they are sent."""
@@ -113,14 +135,102 @@ def test_nothing_accepted_is_an_error() -> None:
     assert [a["status"] for a in office.told()] == ["error"]
 
 
-def test_what_is_not_served_is_said_at_once() -> None:
-    """Other kinds of data: no symbol is accepted, and nobody waits for an answer."""
+def test_what_a_feed_does_not_have_is_said_at_once() -> None:
+    """Each kind of each symbol, before Alpaca is asked; what it has is still decided there."""
     office = Office()
     office.view("AAPL")
-    office.says(**ASK, symbols=["AAPL"], channels=["quotes"])
+    office.says(**ASK, symbols=["AAPL"], channels=["orderbooks"])
     (answer,) = office.told()
     assert (answer["status"], answer["accepted"]) == ("error", [])
-    assert [r["code"] for r in answer["rejected"]] == ["unserved_channel"]
+    (why,) = answer["rejected"]
+    assert (why["symbol"], why["channel"], why["code"]) == ("AAPL", "orderbooks", 410)
+    assert office.topics == ()
+    office.says(**ASK, symbols=["AAPL", "BTC/USD"], channels=["trades", "orderbooks", "lulds"])
+    office.told()
+    assert office.topics == (
+        *(("trades", "AAPL"), ("lulds", "AAPL")),
+        *(("trades", "BTC/USD"), ("orderbooks", "BTC/USD")),
+    )
+
+
+def test_a_symbol_is_decided_when_all_of_its_kinds_are() -> None:
+    """By each feed for its own; corrections and backfill are there when trades are."""
+    office = Office()
+    for feed in ("iex", "crypto/us"):
+        office.view(feed=feed)
+    kinds = ["trades", "corrections", "backfill"]
+    office.says(**ASK, symbols=["AAPL"], channels=kinds)
+    office.says(**ASK | {"request_id": "q2"}, symbols=["BTC/USD"], channels=["orderbooks"])
+    assert office.told() == []
+    office.view("AAPL")
+    (first,) = office.told()
+    assert (first["status"], first["accepted"]) == ("ok", ["AAPL"])
+    office.view(refused={"BTC/USD": 405}, kind="orderbooks", feed="crypto/us")
+    (second,) = office.told()
+    (why,) = second["rejected"]
+    assert (second["status"], second["accepted"]) == ("error", [])
+    assert (why["symbol"], why["channel"], why["code"]) == ("BTC/USD", "orderbooks", 405)
+
+
+def test_a_symbol_with_one_kind_refused_is_accepted_and_named() -> None:
+    """Partial: its trades come, its quotes do not."""
+    office = Office()
+    office.view()
+    office.says(**ASK, symbols=["AAPL"], channels=["trades", "quotes"])
+    view = FeedView(
+        "iex", True, frozenset({("trades", "AAPL")}), {("quotes", "AAPL"): 405}, lambda symbol: None
+    )
+    office.registrar.view(view)
+    (answer,) = office.told()
+    assert (answer["status"], answer["accepted"]) == ("partial", ["AAPL"])
+    assert [(r["symbol"], r["channel"]) for r in answer["rejected"]] == [("AAPL", "quotes")]
+
+
+def test_a_feed_that_is_not_in_the_plan_is_an_answer() -> None:
+    """Nobody waits for ever for one that Alpaca refuses for good; the stock feed goes on."""
+    office = Office()
+    office.view("AAPL")
+    option = "AAPL251219C00150000"
+    office.says(**ASK, symbols=["AAPL", option])
+    assert [a["pending"] for a in office.told()] == [True]
+    office.view(live=False, feed="indicative", gone="409: insufficient subscription")
+    (answer,) = office.told()
+    assert (answer["status"], answer["accepted"]) == ("partial", ["AAPL"])
+    (why,) = answer["rejected"]
+    assert (why["symbol"], why["code"]) == (option, "feed_refused")
+    assert "insufficient subscription" in why["reason"]
+
+
+def test_content_is_a_wish_beside_news() -> None:
+    """It goes with its news, and is in no answer of its own."""
+    office = Office()
+    office.view(feed="news")
+    office.says(**ASK, symbols=["*"], channels=["news"], content=True)
+    assert office.topics == (("news", "*"), ("newsContent", "*"))
+    office.view(refused={"*": 413}, kind="news", feed="news")
+    (answer,) = office.told()
+    assert [(r["symbol"], r["channel"]) for r in answer["rejected"]] == [("*", "news")]
+    office.says(action="unregister", bot_id="b", symbols=["*"], channels=["news"])
+    assert office.topics == ()
+
+
+def test_only_what_the_assets_know_is_looked_up() -> None:
+    """Stocks and crypto; no options, no news, no wildcard."""
+    office = Office(verify=True)
+    names = ["AAPL", "BTC/USD", "AAPL251219C00150000", "*"]
+    office.says(action="register", bot_id="b", symbols=names)
+    office.says(action="register", bot_id="c", symbols=["TSLA"], channels=["news"])
+    assert [q.doubtful for q in office.registrar.unverified] == [("AAPL", "BTC/USD")]
+
+
+def test_listening_brings_trades_only_and_keeps_whatever_was_registered() -> None:
+    """A subscriber of `quote:` gets none by that; it keeps those of another's wish."""
+    office = Office()
+    office.hears("AAPL", channel="quote:")
+    assert office.topics == ()
+    office.says(action="register", bot_id="b", symbols=["AAPL"], channels=["quotes", "bars"])
+    office.says(action="unregister", bot_id="b")
+    assert office.topics == (("quotes", "AAPL"),)
 
 
 def test_only_bad_names_or_a_strange_account_is_an_error() -> None:
@@ -179,12 +289,12 @@ def test_an_unknown_asset_is_taken_back_and_told() -> None:
 def test_listening_is_enough_and_ending_it_is_too() -> None:
     """A subscriber without a registration gets prices, for as long as it listens and a linger."""
     office = Office(linger_s=5.0)
-    office.registrar.listened(frozenset({"MSFT"}), 0.0)
+    office.hears("MSFT", now=0.0)
     assert office.wanted[-1] == ("MSFT",)
-    office.registrar.listened(frozenset(), 1.0)
-    office.registrar.listened(frozenset(), 5.9)
+    office.hears(now=1.0)
+    office.hears(now=5.9)
     assert office.wanted[-1] == ("MSFT",)
-    office.registrar.listened(frozenset(), 6.0)
+    office.hears(now=6.0)
     assert office.wanted[-1] == ()
 
 
@@ -192,10 +302,10 @@ def test_a_symbol_that_somebody_listens_to_cannot_be_cut_off() -> None:
     """Even where listening alone brings nothing."""
     office = Office(discover=False)
     office.says(action="register", symbols=["AAPL"], bot_id="b")
-    office.registrar.listened(frozenset({"AAPL", "IBM"}), 0.0)
+    office.hears("AAPL", "IBM", now=0.0)
     office.says(action="unregister", bot_id="b")
     assert office.wanted[-1] == ("AAPL",)
-    office.registrar.listened(frozenset(), 1.0)
+    office.hears(now=1.0)
     assert office.wanted[-1] == ()
 
 
@@ -206,8 +316,8 @@ def test_a_bot_without_a_lease_to_whom_nobody_listens_is_forgotten() -> None:
     office.says(action="register", symbols=["B"], bot_id="listener")
     office.says(action="register", symbols=["C"], account_id="acc")
     office.says(action="register", symbols=["D"], bot_id="leased", ttl=86_400)
-    office.registrar.listened(frozenset({"B"}), 500.0)
-    office.registrar.listened(frozenset({"B"}), 600.0)
+    office.hears("B", now=500.0)
+    office.hears("B", now=600.0)
     assert office.wanted[-1] == ("B", "D")
     assert office.registrar.registry.account_names() == {"acc"}
     assert {"gone", "acc"} <= office.registrar.changed
@@ -258,7 +368,7 @@ def test_what_is_kept_is_taken_up_again() -> None:
         saved = kept[bot]
         assert saved is not None
         second.registrar.registry.restore(bot, saved, 50.0, 1_000.0)
-    assert second.registrar.registry.symbols() == ("Z", "B", "A")
+    assert second.registrar.registry.topics() == tuple(("trades", symbol) for symbol in "ZBA")
     assert second.registrar.registry.expire(99.9) == []
     assert second.registrar.registry.expire(100.0) == ["x"]
 

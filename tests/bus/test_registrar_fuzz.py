@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from alpaca_broker.bus.registrar import Registrar, Rules
-from alpaca_broker.core.registration import BadRegistration, parse
+from alpaca_broker.core.feeds import Topic
+from alpaca_broker.core.registration import BadRegistration, Registration, parse
 
 SYMBOLS = [f"S{n}" for n in range(40)] + ["BRK.B", "BTC/USD", "*"]
+KINDS = ["trades", "quotes", "bars", "news"]  # what every feed of these symbols has
 HOSTILE = [
     *("price:*", "AA\nPL", "a", "", " ", "x" * 33, "\x00", "S1\r\nPUBLISH", "../..", "💥"),
     *(None, 7, ["S1"], {"S": 1}, True, 1e308),
@@ -34,6 +36,8 @@ def message(chance: random.Random) -> bytes:
         "symbols": chance.choices(SYMBOLS, k=chance.randrange(1, 6)),
         "bot_id": f"b{chance.randrange(50)}",
     }
+    if chance.random() < 0.3:
+        fields["channels"] = chance.choices(KINDS, k=chance.randrange(4))
     if chance.random() < 0.3:
         fields["ttl"] = chance.choice([5, 60, 86_400])
     if chance.random() < 0.2:
@@ -63,11 +67,11 @@ def test_no_message_breaks_or_changes_what_it_may_not(
         rules=Rules(messages_per_second=10**9, verify=False, linger_s=0.0),
     )
     registrar.listened(frozenset(), 0.0)
-    model: dict[str, set[str]] = {}
+    model: dict[str, set[Topic]] = {}
     refused = resident = 0
     for number in range(messages):
         payload = message(chance)
-        before = registrar.registry.symbols() if number % 50 == 0 else None
+        before = registrar.registry.topics() if number % 50 == 0 else None
         registrar.hear(payload, 0.0)
         registrar.replies.clear()
         registrar.changed.clear()
@@ -76,13 +80,13 @@ def test_no_message_breaks_or_changes_what_it_may_not(
         except BadRegistration:
             refused += 1
             if before is not None:
-                assert registrar.registry.symbols() == before
+                assert registrar.registry.topics() == before
         else:
-            _apply(model, said.action, said.bot, set(said.symbols), said.everything)
+            _apply(model, said)
         if number == messages // 5:
             resident = _resident_bytes()
         if number % 5_000 == 4_999:
-            assert set(registrar.registry.symbols()) == set().union(*model.values())
+            assert set(registrar.registry.topics()) == set().union(*model.values())
     assert _resident_bytes() - resident < 20_000_000
     assert messages * 0.1 < refused < messages * 0.6
     print(f"{messages} messages, {refused} refused")
@@ -92,10 +96,11 @@ def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4_096
 
 
-def _apply(
-    model: dict[str, set[str]], action: str, bot: str, symbols: set[str], everything: bool
-) -> None:
-    if action == "register":
-        model.setdefault(bot, set()).update(symbols)
-    elif bot:
-        model[bot] = set() if everything else model.get(bot, set()) - symbols
+def _apply(model: dict[str, set[Topic]], said: Registration) -> None:
+    if said.action == "register":
+        model.setdefault(said.bot, set()).update(said.topics)
+    elif said.bot and said.everything:
+        kinds = said.channels
+        model[said.bot] = {t for t in model.get(said.bot, ()) if kinds and t[0] not in kinds}
+    elif said.bot:
+        model[said.bot] = model.get(said.bot, set()) - set(said.topics)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from support import free_port
+from support import eventually, free_port
 
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
 
@@ -99,8 +99,12 @@ def test_embedded_redis_says_where_it_is_and_ends_with_the_broker(
         assert match is not None
         assert match[1] == match[2]
         with redis.Redis("127.0.0.1", int(match[1])) as client:
-            status = json.loads(client.get("broker:status"))  # type: ignore[arg-type]
-            assert status["feeds"]["iex"]["state"] == "live"
+
+            def state() -> str:
+                status = json.loads(client.get("broker:status"))  # type: ignore[arg-type]
+                return str(status["feeds"]["iex"]["state"])
+
+            eventually(lambda: state() == "live")  # it is logged first
         assert command.end(within_s=6) == 0
     assert not listening(int(match[1]))
 

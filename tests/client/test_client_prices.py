@@ -291,12 +291,15 @@ def test_bad_messages_are_counted_and_skipped(broker: FakeBroker, connect: Conne
     client = connect()
     prices = client.prices("AAPL")
     assert client.wait_ready()
-    for rubbish in (b"no json", b"\xff", b"[1]", b"{}", b"[" * 10_000):
+    quote = (
+        b'{"type":"quote_update","symbol":"AAPL","bid_price":1.5,"timestamp":1,"seq":1,"epoch":1}'
+    )
+    for rubbish in (b"no json", b"\xff", b"[1]", b"{}", b"[" * 10_000, quote):
         assert broker.say("price:AAPL", rubbish) == 1
         assert broker.say("broker:status", rubbish) == 1
     broker.price("AAPL")
     assert seqs([next(prices)]) == [1]
-    assert client.counters.bad == 10
+    assert client.counters.bad == 12
 
 
 def test_only_the_given_fields_are_needed(broker: FakeBroker, connect: Connect) -> None:

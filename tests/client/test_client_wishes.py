@@ -81,6 +81,17 @@ def test_a_refusal_without_symbol_refuses_all() -> None:
     assert mine.take(account) == {"acc": "unknown_account"}
 
 
+def test_a_refusal_of_another_kind_of_data_refuses_no_prices() -> None:
+    """Whoever else registered under this name for quotes does not get them; trades still come."""
+    mine = wishes("AAPL")
+    [asked] = mine.due(0.0)
+    refused = [Rejected(symbol="AAPL", channel="quotes", code=405)]
+    answer = {"status": "partial", "request_id": asked["request_id"], "accepted": ["AAPL"]}
+    assert mine.take(Answer(**answer, rejected=refused)) == {}
+    assert mine.is_decided("AAPL", False, True, 0.0)
+    assert mine.rejected == {}
+
+
 def test_a_broker_without_answers_is_believed_when_it_is_live() -> None:
     """A price, or two seconds of a live broker; never while a broker that answers is thinking."""
     mine = wishes("AAPL")

@@ -18,6 +18,7 @@ GAP = {
     "symbols": ["AAPL"],
     "reason": "x",
     "recovered": False,
+    "again": False,
     "epoch": 1,
 }
 

@@ -12,7 +12,7 @@ from contract_schema import DOCS, TAGS, Validator, load_generator
 
 from alpaca_broker.core import registration
 from alpaca_broker.core.answers import REASONS, UNKNOWN
-from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.channels import HEARD_ON, MARKET_DATA, Channels
 from alpaca_broker.core.messages import FeedState
 from alpaca_broker.core.registry import MOST_BOTS
 from alpaca_broker.settings import Settings
@@ -65,6 +65,7 @@ def test_every_channel_and_key_is_named() -> None:
     spelled = {v for v in vars(names).values() if v}
     spelled |= {names.price("SYMBOL"), names.order("ACCOUNT_ID"), names.journal("ACCOUNT_ID")}
     spelled |= {names.open_orders("ACCOUNT_ID")}
+    spelled |= {names.market_data(kind, "SYMBOL") for kind in MARKET_DATA}
     assert {name for name in spelled if f"`{name}`" not in PAGE} == set()
     document = GENERATOR.document()
     machines = {channel["address"] for channel in document["channels"].values()}
@@ -77,15 +78,16 @@ def test_every_channel_and_key_is_named() -> None:
 
 def test_every_code_and_state_is_explained() -> None:
     """Those of answers and those of feeds."""
-    codes = {"bad_message", "bad_symbol", "unknown_account", "unserved_channel"}
+    codes = {"bad_message", "bad_symbol", "unknown_account", "feed_refused", "more"}
     for word in {*codes, str(UNKNOWN.code), *map(str, REASONS), *FeedState.__args__}:
         assert re.search(rf"^\|.*`{word}`.*\|", PAGE, re.MULTILINE), word
 
 
 def test_every_kind_of_data_is_named() -> None:
-    """Those that are served, and those that are known and not served."""
+    """On the page, and with a channel on which it is heard."""
     for kind in registration.Kind.__args__:
-        assert f"`{kind}`" in PAGE or f'"{kind}"' in PAGE
+        assert f"`{kind}`" in PAGE
+        assert f"`{HEARD_ON[kind]}`" in PAGE
 
 
 def test_limits_have_their_settings_defaults() -> None:
@@ -98,7 +100,7 @@ def test_limits_have_their_settings_defaults() -> None:
         for name in (
             *("MAX_SYMBOLS_PER_BOT", "MAX_SYMBOLS_PER_MESSAGE", "MAX_MESSAGE_BYTES"),
             *("MAX_MESSAGES_PER_SECOND", "ORDER_JOURNAL_LENGTH", "PRICE_BUFFER"),
-            *("SYMBOL_LINGER", "FORGET_UNHEARD_AFTER", "BACKFILL_TRADES"),
+            *("SYMBOL_LINGER", "FEED_LINGER", "FORGET_UNHEARD_AFTER", "BACKFILL_TRADES"),
         )
     }
     for name in re.findall(r"`([A-Z]+_[A-Z_]+)`", PAGE):

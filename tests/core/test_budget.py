@@ -15,11 +15,13 @@ def test_a_burst_is_free_and_then_the_pace_holds() -> None:
     assert budget.wait(2, 6.0) == 0.0
 
 
-def test_what_was_overdrawn_is_waited_for() -> None:
-    """After a reconnect that took forty calls, a look waits for its turn."""
+def test_what_was_overdrawn_is_waited_for_but_not_for_minutes() -> None:
+    """After a reconnect that took a hundred calls the next look has its turn in 36 s."""
     budget = Budget(20, 10, now=0.0)
-    budget.spend(40, 0.0)
-    assert budget.wait(2, 0.0) == 96.0
+    budget.spend(15, 0.0)
+    assert budget.wait(2, 0.0) == 21.0
+    budget.spend(100, 0.0)
+    assert budget.wait(2, 0.0) == 36.0
 
 
 def test_it_never_waits_for_more_than_the_burst() -> None:

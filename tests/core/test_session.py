@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import settings as hypothesis_settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from hypothesis.strategies import lists, sampled_from
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.strategies import booleans, lists, sampled_from
 
+from alpaca_broker.core.feeds import Topic
 from alpaca_broker.core.session import Action, Add, Drop, SendAuth, Session, State
 from alpaca_broker.core.wire import Refusal, Subscription, Success
 from alpaca_broker.errors import RemoteProtocolError, UpstreamRefused
@@ -19,7 +21,7 @@ MESSAGES = [
     AUTHENTICATED,
     Success("something new"),
     Subscription(trades=["AAPL"]),
-    *[Refusal(code) for code in (400, 401, 402, 404, 405, 406, 407, 409, 410, 500, 599)],
+    *[Refusal(c) for c in (400, 401, 402, 404, 405, 406, 407, 409, 410, 411, 412, 413, 500, 599)],
 ]
 LEGAL = [
     (State.GREETING, WELCOME),
@@ -28,9 +30,27 @@ LEGAL = [
 ]
 
 
-def live(*symbols: str) -> Session:
+def trades(*symbols: str) -> tuple[Topic, ...]:
+    """The trades of these symbols."""
+    return tuple(("trades", symbol) for symbol in symbols)
+
+
+def quotes(*symbols: str) -> tuple[Topic, ...]:
+    """The quotes of these symbols."""
+    return tuple(("quotes", symbol) for symbol in symbols)
+
+
+def ack(topics: Iterable[Topic] = ()) -> Subscription:
+    """Alpaca's list, with the keys that a stock feed's has."""
+    found: dict[str, list[str]] = {"trades": [], "quotes": [], "bars": []}
+    for kind, symbol in topics:
+        found.setdefault(kind, []).append(symbol)
+    return Subscription(**found)
+
+
+def live(*topics: Topic) -> Session:
     """A session that has been let in; what it asks first is unanswered."""
-    session = Session(symbols)
+    session = Session(topics)
     session.receive(WELCOME)
     session.receive(AUTHENTICATED)
     return session
@@ -58,68 +78,133 @@ def test_only_legal_messages_are_taken(state: State, message: object) -> None:
     assert session.acked == frozenset()
 
 
+@pytest.mark.parametrize("message", MESSAGES)
+def test_every_message_has_its_meaning_while_a_question_is_open(message: object) -> None:
+    """About a subscription: the question is answered. Another refusal ends the conversation."""
+    session = live(*trades("AAPL"))
+    if isinstance(message, Refusal) and message.code in (400, 405, 410, 413):
+        assert session.receive(message) == []
+        assert session.parked == {("trades", "AAPL"): message.code}
+    elif isinstance(message, Subscription):
+        assert session.receive(message) == []
+        assert session.acked == set(trades("AAPL"))
+    else:
+        refused = isinstance(message, Refusal)
+        with pytest.raises(UpstreamRefused if refused else RemoteProtocolError):
+            session.receive(message)  # type: ignore[arg-type]
+        assert session.asked == Add(trades("AAPL"))
+    assert session.is_live
+
+
 def test_says_who_it_is_only_after_the_welcome() -> None:
     """The first thing said is the authentication, and nothing is asked before it is accepted."""
-    session = Session(["AAPL"])
-    assert session.want(["AAPL", "MSFT"]) == []
+    session = Session(trades("AAPL"))
+    assert session.want(trades("AAPL", "MSFT")) == []
     assert session.receive(WELCOME) == [SendAuth()]
-    assert session.receive(AUTHENTICATED) == [Add(("AAPL", "MSFT"))]
+    assert session.receive(AUTHENTICATED) == [Add(trades("AAPL", "MSFT"))]
 
 
 def test_one_question_at_a_time_and_drops_before_adds() -> None:
     """While a question is open nothing is asked; then what is surplus goes first."""
-    session = live("AAPL")
-    assert session.want(["MSFT"]) == []
-    assert session.receive(Subscription(trades=["AAPL"])) == [Drop(("AAPL",))]
-    assert session.receive(Subscription(trades=[])) == [Add(("MSFT",))]
-    assert session.receive(Subscription(trades=["MSFT"])) == []
+    session = live(*trades("AAPL"))
+    assert session.want(quotes("MSFT")) == []
+    assert session.receive(ack(trades("AAPL"))) == [Drop(trades("AAPL"))]
+    assert session.receive(ack()) == [Add(quotes("MSFT"))]
+    assert session.receive(ack(quotes("MSFT"))) == []
     assert session.settled
 
 
 def test_large_sets_are_asked_for_in_parts() -> None:
-    """No message holds more symbols than Alpaca takes, and all arrive in order."""
-    symbols = [f"S{n}" for n in range(1_201)]
-    session = Session(symbols)
+    """No message holds more topics than Alpaca takes, and all arrive in order."""
+    topics = [topic for n in range(600) for topic in (*trades(f"S{n}"), *quotes(f"S{n}"))]
+    session = Session(topics)
     session.receive(WELCOME)
-    asked: list[str] = []
+    asked: list[Topic] = []
     actions = session.receive(AUTHENTICATED)
     while actions:
         (action,) = actions
         assert isinstance(action, Add)
-        assert len(action.symbols) <= 500
-        asked += action.symbols
-        actions = session.receive(Subscription(trades=list(asked)))
-    assert asked == symbols
+        assert len(action.topics) <= 500
+        asked += action.topics
+        actions = session.receive(ack(asked))
+    assert asked == topics
 
 
-def test_a_symbol_limit_serves_whoever_came_first_and_parks_the_rest() -> None:
+def test_lists_that_come_by_themselves_or_not_at_all_do_no_harm() -> None:
+    """Only what was asked for is in the acknowledgement; a list may be absent."""
+    session = live(*trades("AAPL"), *quotes("AAPL"))
+    session.receive(Subscription(trades=["AAPL"], quotes=["AAPL"]))
+    assert session.acked == {("trades", "AAPL"), ("quotes", "AAPL")}
+    assert session.want(trades("AAPL")) == [Drop(quotes("AAPL"))]
+    assert session.receive(Subscription(trades=["AAPL"])) == []
+    assert session.acked == set(trades("AAPL"))
+
+
+def test_an_acknowledgement_without_a_list_answers_nothing_unless_nothing_is_left() -> None:
+    """It says of no symbol that it was left out."""
+    session = live(*trades("AAPL"))
+    assert session.receive(Subscription()) == []
+    assert (session.asked, session.parked) == (Add(trades("AAPL")), {})
+    assert session.receive(ack(trades("AAPL"))) == []
+    assert session.receive(Subscription()) == []
+    assert session.acked == set(trades("AAPL"))
+    assert session.want([]) == [Drop(trades("AAPL"))]
+    assert session.receive(Subscription()) == []
+    assert (session.settled, session.acked) == (True, frozenset())
+
+
+@pytest.mark.parametrize("counts_topics", [False, True])
+def test_a_symbol_limit_serves_whoever_came_first_and_parks_the_rest(counts_topics: bool) -> None:
     """405 leaves what fits, in the order of registration, and is not asked again."""
-    server = Server(limit=3)
-    session = live("A", "B", "C", "D", "E")
-    converse(session, server, [Add(("A", "B", "C", "D", "E"))])
-    assert server.symbols == {"A", "B", "C"}
-    assert session.parked == {"D": 405, "E": 405}
-    converse(session, server, session.want(["B", "C", "D", "E"]))
-    assert server.symbols == {"B", "C", "D"}
-    assert session.parked == {"E": 405}
+    server = Server(limit=3, counts_topics=counts_topics)
+    session = live(*trades("A", "B", "C", "D", "E"))
+    converse(session, server, [Add(trades("A", "B", "C", "D", "E"))])
+    assert server.topics == set(trades("A", "B", "C"))
+    assert session.parked == dict.fromkeys(trades("D", "E"), 405)
+    converse(session, server, session.want(trades("B", "C", "D", "E")))
+    assert server.topics == set(trades("B", "C", "D"))
+    assert session.parked == {("trades", "E"): 405}
+
+
+def test_a_second_kind_of_a_symbol_that_is_in_is_asked_for_beyond_the_limit() -> None:
+    """Where symbols are counted it costs no place; where topics are, it is refused once."""
+    wanted = [*trades("A", "B", "C"), *quotes("C", "A", "B")]
+    server = Server(limit=2, counts_topics=False)
+    session = live(*wanted)
+    converse(session, server, [Add(tuple(wanted))])
+    assert server.topics == {*trades("A", "B"), *quotes("A", "B")}
+    assert session.parked == {("trades", "C"): 405, ("quotes", "C"): 405}
+    server = Server(limit=2, counts_topics=True)
+    session = live(*wanted)
+    converse(session, server, [Add(tuple(wanted))])
+    assert server.topics == set(trades("A", "B"))
+    assert len(session.parked) == 4
+
+
+def test_the_wildcard_may_be_too_much_where_a_symbol_is_not() -> None:
+    """405 for it says nothing of the others."""
+    session = live(*trades("*", "A"))
+    assert session.receive(Refusal(405)) == [Add(trades("*"))]
+    assert session.receive(Refusal(405)) == [Add(trades("A"))]
+    assert session.parked == {("trades", "*"): 405}
 
 
 def test_a_bad_symbol_is_parked_alone() -> None:
     """400 for a message is split until the culprit stands alone; its neighbours are served."""
     server = Server(limit=100, bad={"BAD"})
-    wanted = [*(f"S{n}" for n in range(20)), "BAD", *(f"T{n}" for n in range(20))]
+    wanted = trades(*(f"S{n}" for n in range(20)), "BAD", *(f"T{n}" for n in range(20)))
     session = live(*wanted)
     assert session.asked is not None
     converse(session, server, [session.asked])
-    assert server.symbols == set(wanted) - {"BAD"}
-    assert session.parked == {"BAD": 400}
+    assert server.topics == set(wanted) - set(trades("BAD"))
+    assert session.parked == {("trades", "BAD"): 400}
 
 
 def test_a_symbol_that_alpaca_leaves_out_is_not_asked_for_ever() -> None:
     """An acknowledgement without the symbol parks it."""
-    session = live("AAPL", "GONE")
-    assert session.receive(Subscription(trades=["AAPL"])) == []
-    assert session.parked == {"GONE": 400}
+    session = live(*trades("AAPL", "GONE"))
+    assert session.receive(ack(trades("AAPL"))) == []
+    assert session.parked == {("trades", "GONE"): 400}
 
 
 def test_a_refusal_that_answers_nothing_ends_the_conversation() -> None:
@@ -131,39 +216,83 @@ def test_a_refusal_that_answers_nothing_ends_the_conversation() -> None:
 
 def test_what_alpaca_keeps_is_not_given_back_for_ever() -> None:
     """An acknowledgement that still names what we dropped is believed once."""
-    session = live("A")
-    session.receive(Subscription(trades=["A"]))
-    assert session.want([]) == [Drop(("A",))]
-    assert session.receive(Subscription(trades=["A"])) == []
+    session = live(*trades("A"))
+    session.receive(ack(trades("A")))
+    assert session.want([]) == [Drop(trades("A"))]
+    assert session.receive(ack(trades("A"))) == []
     assert session.settled
 
 
 def test_a_kind_that_is_refused_is_refused_for_all() -> None:
     """410 concerns the channel: it is not split two thousand times."""
-    session = live(*(f"S{n}" for n in range(2_000)))
+    session = live(*trades(*(f"S{n}" for n in range(2_000))))
     assert session.receive(Refusal(410)) == []
     assert set(session.parked.values()) == {410}
     assert len(session.parked) == 2_000
 
 
-class Server:
-    """Alpaca's side of a conversation: a symbol limit, and symbols it does not take."""
+def test_of_several_kinds_only_the_refused_one_is_parked() -> None:
+    """410 for a mixed message: each kind is asked for by itself, and the others are served."""
+    server = Server(limit=100, without={"quotes"})
+    session = live(*trades("A"), *quotes("A", "B"), *trades("B"), ("bars", "A"))
+    assert session.asked is not None
+    converse(session, server, [session.asked])
+    assert server.topics == {*trades("A", "B"), ("bars", "A")}
+    assert session.parked == dict.fromkeys(quotes("A", "B"), 410)
 
-    def __init__(self, limit: int, bad: set[str] | None = None) -> None:
-        self.limit, self.bad = limit, bad or set()
-        self.symbols: set[str] = set()
+
+def test_no_wildcard_is_about_the_wildcard() -> None:
+    """413 leaves the symbols that are named."""
+    session = live(*quotes("*", "A"))
+    assert session.receive(Refusal(413)) == [Add(quotes("A"))]
+    assert session.parked == {("quotes", "*"): 413}
+
+
+class Server:
+    """Alpaca's side: a limit that counts symbols or topics, and what it does not take."""
+
+    def __init__(
+        self,
+        limit: int,
+        bad: Iterable[str] = (),
+        *,
+        without: Iterable[str] = (),
+        counts_topics: bool = False,
+        names_empty: bool = True,
+    ) -> None:
+        self.limit, self.bad, self.without = limit, set(bad), set(without)
+        self.counts_topics, self.names_empty = counts_topics, names_empty
+        self.topics: set[Topic] = set()
 
     def answer(self, action: Action) -> Subscription | Refusal:
         """What Alpaca says to a question; a refusal leaves the list unchanged."""
         if isinstance(action, Drop):
-            self.symbols -= set(action.symbols)
+            self.topics -= set(action.topics)
         elif isinstance(action, Add):
-            if self.bad & set(action.symbols):
+            if any(kind in self.without for kind, _ in action.topics):
+                return Refusal(410)
+            if ("quotes", "*") in action.topics:
+                return Refusal(413)
+            if any(symbol in self.bad for _, symbol in action.topics):
                 return Refusal(400)
-            if len(self.symbols | set(action.symbols)) > self.limit:
+            if self.cost(self.topics | set(action.topics)) > self.limit:
                 return Refusal(405)
-            self.symbols |= set(action.symbols)
-        return Subscription(trades=sorted(self.symbols))
+            self.topics |= set(action.topics)
+        if self.names_empty:
+            return ack(sorted(self.topics))
+        lists: dict[str, list[str]] = {}
+        for kind, symbol in sorted(self.topics):
+            lists.setdefault(kind, []).append(symbol)
+        return Subscription(**lists)
+
+    def cost(self, topics: set[Topic]) -> int:
+        """How many places these take."""
+        return len(topics) if self.counts_topics else len({symbol for _, symbol in topics})
+
+    def takes(self, topic: Topic) -> bool:
+        """Whether it would take this at all, if there were room."""
+        kind, symbol = topic
+        return kind not in self.without and symbol not in self.bad and topic != ("quotes", "*")
 
 
 def converse(session: Session, server: Server, actions: list[Action]) -> None:
@@ -176,33 +305,68 @@ def converse(session: Session, server: Server, actions: list[Action]) -> None:
     raise AssertionError("they never come to an end")
 
 
+LIMIT = 4
+WISHES = [(kind, symbol) for kind in ("trades", "quotes", "bars") for symbol in "ABCDX*"]
+
+
 class Convergence(RuleBasedStateMachine):
-    """Wishes change at any moment, answers come late: in the end Alpaca has what it can take."""
+    """Wishes change at any moment, answers come late, links end: it converges all the same."""
 
-    @initialize()
-    def connect(self) -> None:
-        self.server = Server(limit=3, bad={"X"})
-        self.session = live()
+    @initialize(
+        counts_topics=booleans(), names_empty=booleans(), without=sampled_from(["", "bars"])
+    )
+    def begin(self, counts_topics: bool, names_empty: bool, without: str) -> None:
+        self.server = Server(
+            LIMIT, "X", without={without}, counts_topics=counts_topics, names_empty=names_empty
+        )
         self.wire: list[Action] = []
+        self.session = Session()
+        self.connect()
 
-    @rule(symbols=lists(sampled_from("ABCDEX"), unique=True))
-    def want(self, symbols: list[str]) -> None:
-        self.wire += self.session.want(symbols)
+    def connect(self) -> None:
+        """A new link: Alpaca remembers nothing of the one before."""
+        self.server.topics = set()
+        self.session = Session(self.session.desired)
+        assert self.session.receive(WELCOME) == [SendAuth()]
+        self.wire = self.session.receive(AUTHENTICATED)
 
+    @rule(topics=lists(sampled_from(WISHES), unique=True))
+    def want(self, topics: list[Topic]) -> None:
+        self.wire += self.session.want(topics)
+
+    @precondition(lambda self: self.wire)
     @rule()
     def server_answers(self) -> None:
-        if self.wire:
-            self.wire += self.session.receive(self.server.answer(self.wire.pop(0)))
+        self.wire += self.session.receive(self.server.answer(self.wire.pop(0)))
+
+    @rule()
+    def the_link_ends(self) -> None:
+        self.connect()
+
+    @rule()
+    def server_answers_everything(self) -> None:
+        converse(self.session, self.server, self.wire)
+        self.wire = []
+
+    @invariant()
+    def one_question_is_open_at_most(self) -> None:
+        assert len(self.wire) <= 1
+        assert (self.session.asked is None) == (not self.wire)
 
     @invariant()
     def quiet_means_converged(self) -> None:
-        assert len(self.wire) <= 1
-        if not self.wire:
-            wanted = [s for s in self.session.desired if s != "X"]
-            assert len(self.server.symbols) == min(3, len(wanted))
-            assert self.server.symbols <= set(wanted)
-            assert self.session.acked == self.server.symbols
+        if self.wire:
+            return
+        session, server = self.session, self.server
+        assert session.acked == server.topics <= session.desired.keys()
+        assert session.acked | session.parked.keys() == session.desired.keys()
+        for topic, code in session.parked.items():
+            if server.takes(topic):  # then only the limit kept it out, and it still does
+                assert code == 405
+                assert server.cost(server.topics | {topic}) > LIMIT
+            else:
+                assert code in (400, 405, 410, 413)
 
 
 TestConvergence = Convergence.TestCase
-TestConvergence.settings = hypothesis_settings(max_examples=100, stateful_step_count=30)
+TestConvergence.settings = hypothesis_settings(max_examples=150, stateful_step_count=40)

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alpaca_broker.core.market_data import (
+    Band,
+    Bar,
+    Cancel,
+    Correction,
+    DailyBar,
+    HaltStatus,
+    News,
+    OptionTrade,
+    Orderbook,
+    Quote,
+    Trade,
+    UpdatedBar,
+)
 from alpaca_broker.core.wire import (
     MarketDecoder,
     Refusal,
     Subscription,
     Success,
-    Trade,
+    auth_message,
     epoch_seconds,
     json_object,
     number,
+    subscribe_message,
 )
 
 TRADE = (
@@ -42,6 +59,105 @@ def test_control_messages_are_read() -> None:
     assert decoder.decode('[{"T":"error","code":406,"msg":"x"}]') == [Refusal(406, "x")]
     (ack,) = decoder.decode('[{"T":"subscription","trades":["A"],"imbalances":[],"bars":null}]')
     assert ack == Subscription(trades=["A"])
+
+
+AT = "2026-01-05T15:00:00.5Z"
+KINDS: list[tuple[dict[str, Any], Any]] = [
+    (
+        {
+            "T": "q",
+            "S": "A",
+            "bx": "V",
+            "bp": 1.5,
+            "bs": 3,
+            "ax": "V",
+            "ap": 2,
+            "as": 4,
+            "c": ["R"],
+        },
+        lambda m: (type(m), m.bp, m.bs, m.ap, m.as_, m.c) == (Quote, 1.5, 3, 2.0, 4, ["R"]),
+    ),
+    (
+        {"T": "b", "S": "A", "o": 1, "h": 3, "l": 0.5, "c": 2, "v": 9, "vw": 1.7, "n": 4},
+        lambda m: (type(m), m.o, m.l, m.c, m.v, m.n) == (Bar, 1.0, 0.5, 2.0, 9, 4),
+    ),
+    ({"T": "u", "S": "A", "o": 1, "h": 3, "l": 1, "c": 2}, lambda m: type(m) is UpdatedBar),
+    ({"T": "d", "S": "A", "o": 1, "h": 3, "l": 1, "c": 2}, lambda m: type(m) is DailyBar),
+    (
+        {"T": "s", "S": "A", "sc": "H", "sm": "Halt", "rc": "T1", "rm": "", "z": "C"},
+        lambda m: (type(m), m.sc, m.rm) == (HaltStatus, "H", ""),
+    ),
+    (
+        {"T": "l", "S": "A", "u": 2.5, "d": 1.5, "i": "B", "z": "C"},
+        lambda m: (type(m), m.u, m.d, m.i) == (Band, 2.5, 1.5, "B"),
+    ),
+    (
+        {"T": "c", "S": "A", "x": "V", "oi": 1, "op": 1.5, "os": 7, "oc": ["@"], "ci": 2, "cp": 2},
+        lambda m: (type(m), m.oi, m.oc, m.cp, m.cs) == (Correction, 1, ["@"], 2.0, None),
+    ),
+    (
+        {"T": "x", "S": "A", "i": 1, "x": "V", "p": 1.5, "s": 7, "a": "C", "z": "C"},
+        lambda m: (type(m), m.i, m.a) == (Cancel, 1, "C"),
+    ),
+    (
+        {"T": "o", "S": "BTC/USD", "b": [{"p": 1.5, "s": 0}], "a": [], "r": True},
+        lambda m: (type(m), m.b[0].p, m.b[0].s, m.a, m.r) == (Orderbook, 1.5, 0, [], True),
+    ),
+    (
+        {"T": "n", "id": 5, "headline": "H", "created_at": AT, "symbols": ["A"], "content": "<p>"},
+        lambda m: (type(m), m.id, m.symbols, m.updated_at) == (News, 5, ["A"], None),
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "is_right"), KINDS, ids=[m["T"] for m, _ in KINDS])
+def test_every_kind_of_data_is_read(message: dict[str, Any], is_right: Any) -> None:
+    """As Alpaca's pages show it, with what may be absent absent."""
+    decoder = MarketDecoder()
+    (found,) = decoder.decode(json.dumps([message | {"t": AT}]))
+    assert is_right(found)
+    assert decoder.malformed == 0
+
+
+@pytest.mark.parametrize(
+    ("t", "seconds"),
+    [
+        (b"\xd6\xff" + (1767625200).to_bytes(4, "big"), 1767625200.0),
+        (b"\xd7\xff" + (500_000_000 << 34 | 1767625200).to_bytes(8, "big"), 1767625200.5),
+        (b"\xc7\x0c\xff" + (500_000_000).to_bytes(4, "big") + b"\xff" * 8, -0.5),
+    ],
+    ids=["32 bits", "64 bits", "96 bits"],
+)
+def test_options_are_read_with_every_form_of_a_time(t: bytes, seconds: float) -> None:
+    """MessagePack's extension -1 in its three lengths; one condition is a list of one."""
+    frame = b"\x91\x86\xa1T\xa1t\xa1S\xb3AAPL251219C00150000\xa1p\xcb@\x04\0\0\0\0\0\0\xa1s\x03"
+    decoder = MarketDecoder(msgpack=True)
+    (trade,) = decoder.decode(frame + b"\xa1c\xa1a\xa1t" + t)
+    assert isinstance(trade, OptionTrade)
+    assert (trade.S, trade.p, trade.s, trade.c, trade.i) == (
+        *("AAPL251219C00150000", 2.5, 3, ["a"], None),
+    )
+    assert trade.t.timestamp() == seconds
+
+
+@pytest.mark.parametrize("price", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_is_no_price(price: float) -> None:
+    """MessagePack can say it, and JSON could not pass it on."""
+    decoder = MarketDecoder(msgpack=True)
+    trade = {"T": "t", "S": "AAPL251219C00150000", "p": price, "t": AT}
+    assert decoder.decode(msgspec.msgpack.encode([trade])) == []
+    assert decoder.malformed == 1
+
+
+def test_a_subscription_names_the_symbols_of_each_kind() -> None:
+    """In one message, in either codec."""
+    topics = [("trades", "A"), ("quotes", "A"), ("trades", "B")]
+    said = {"action": "subscribe", "trades": ["A", "B"], "quotes": ["A"]}
+    assert json.loads(subscribe_message("subscribe", topics)) == said
+    packed = subscribe_message("subscribe", topics, msgpack=True)
+    assert msgspec.msgpack.decode(packed) == said
+    packed = auth_message("k", "s", msgpack=True)
+    assert msgspec.msgpack.decode(packed) == {"action": "auth", "key": "k", "secret": "s"}
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,6 @@ def ask_for_backfill(rig: Rig, *symbols: str) -> None:
     """A bot wants trades, and those of gaps, too."""
     rig.register(*symbols, channels=["trades", "backfill"])
     feed = rig.broker._prices.feeds[0]
-    follow = feed._continuity.backfill.follow
-    rig.broker._price_thread.call(follow, symbols, ())
     eventually(lambda: feed._continuity.backfill.trades.wanted == set(symbols))
 
 

@@ -33,6 +33,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks follow each other sooner than they would in life."""
     monkeypatch.setattr(reconciliation, "BUSY_EVERY_S", 0.5)
     monkeypatch.setattr(reconciliation, "QUIET_EVERY_S", 0.5)
+    monkeypatch.setattr(reconciliation, "WHOLE_EVERY_S", 0.5)
+    monkeypatch.setattr(reconciliation, "SLACK_S", 0.0)
 
 
 @pytest.fixture
@@ -147,21 +149,26 @@ def test_a_mute_order_stream_is_noticed_by_what_rest_shows(rig: Rig) -> None:
     assert [entry["source"] for entry in entries] == ["stream", *["reconcile"] * 2, "stream"]
 
 
-def test_with_rest_down_too_events_flow_after_five_seconds_and_the_gap_says_so(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        RestTrouble(status=500, prefix="/v2/orders"),
+        RestTrouble(status=200, body=b"[]", prefix="/v2/account/activities"),
+    ],
+    ids=["orders refused", "fills late"],
+)
+def test_with_rest_no_help_events_flow_after_five_seconds_and_the_gap_says_so(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, trouble: RestTrouble
 ) -> None:
     """What was missed comes when REST is back, after newer events; the account is degraded."""
     monkeypatch.setattr(reconciliation, "HOLD_S", 1.5)
     hand, simulator = Hand(rig.simulator), rig.simulator
     order = hand.place("AAPL", 10)
     settles(rig.valkey.port, rig.channels, simulator)
-    trouble = RestTrouble(status=200, body=b"[]", prefix="/v2/account/activities")
-    refusal = RestTrouble(status=500, prefix="/v2/orders")
     simulator.stop_server()
     eventually(lambda: account(rig).state != "live")
     hand.fill(order)
-    for one in (trouble, refusal):
-        simulator.call(simulator.simulator.switches.rest.append, one)
+    simulator.call(simulator.simulator.switches.rest.append, trouble)
     simulator.start_server()
     eventually(lambda: simulator.stats.trading_sessions == 2, why="no second stream")
     newer = hand.place("MSFT", 1)

@@ -205,7 +205,11 @@ async def test_assets(quiet: Simulator) -> None:
         assert (await rest("GET", f"/v2/assets/{asset['id']}"))[1] == asset
         assert (await rest("GET", "/v2/assets/BRK.B"))[0] == 200
         assert (await rest("GET", "/v2/assets/no-such-thing"))[0] == 404
-        assert await rest("GET", "/v2/assets?asset_class=crypto") == (200, [])
+        _, coins = await rest("GET", "/v2/assets?asset_class=crypto")
+        assert {coin["class"] for coin in coins} == {"crypto"}
+        assert "BTC/USD" in {coin["symbol"] for coin in coins}
+        assert (await rest("GET", "/v2/assets/BTC%2FUSD"))[1] in coins
+        assert (await rest("GET", "/v2/assets/NO%2FSUCH"))[0] == 404
 
 
 async def test_clock_and_calendar(quiet: Simulator) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from time import monotonic
 
 from alpaca_broker.alpaca.rest import TradingRest
+from alpaca_broker.core.feeds import family
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ class Assets:
     def __init__(self, rest: TradingRest) -> None:
         self._rest = rest
         self._known: set[str] = set()
-        self._fresh_until = self._not_before = float("-inf")
+        self._fresh_until: dict[str, float] = {}  # of each class of assets
+        self._not_before: dict[str, float] = {}
         self._asked: list[float] = []
 
     async def unknown(self, symbols: Iterable[str]) -> frozenset[str]:
@@ -40,7 +42,8 @@ class Assets:
             return frozenset()
         try:
             async with asyncio.timeout(WITHIN_S):
-                await self._refresh()
+                for asset_class in sorted({_class(symbol) for symbol in doubtful}):
+                    await self._refresh(asset_class)
                 for symbol in doubtful:
                     if symbol in self._known or not self._may_ask():
                         continue
@@ -52,13 +55,14 @@ class Assets:
             log.info("symbols are taken unchecked: %s", error or "no answer in time")
         return frozenset(unknown)
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, asset_class: str) -> None:
         now = monotonic()
-        if now < self._fresh_until or now < self._not_before:
+        if now < max(self._fresh_until.get(asset_class, 0), self._not_before.get(asset_class, 0)):
             return
-        self._not_before = now + AGAIN_AFTER_S
-        self._known = set(await self._rest.symbols())
-        self._fresh_until = now + FRESH_FOR_S
+        self._not_before[asset_class] = now + AGAIN_AFTER_S
+        known = {s for s in self._known if _class(s) != asset_class}
+        self._known = known | await self._rest.symbols(asset_class)
+        self._fresh_until[asset_class] = now + FRESH_FOR_S
 
     def _may_ask(self) -> bool:
         now = monotonic()
@@ -67,3 +71,8 @@ class Assets:
             return False
         self._asked.append(now)
         return True
+
+
+def _class(symbol: str) -> str:
+    """Alpaca's name of the class of assets that a symbol is of, by its shape."""
+    return "crypto" if family("trades", symbol) == "crypto" else "us_equity"

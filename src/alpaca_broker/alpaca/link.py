@@ -28,13 +28,16 @@ SILENT_FOR_S = 25.0
 MOST_BYTES = 16 * 1024 * 1024
 
 HEADERS = {"User-Agent": f"alpaca-broker/{__version__}", "Content-Type": "application/json"}
+MSGPACK = {"Content-Type": "application/msgpack"}
 
 
 class Link:
     """An open WebSocket: frames in and out."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse, url: str) -> None:
-        self._socket, self._url = socket, url
+    def __init__(
+        self, socket: aiohttp.ClientWebSocketResponse, url: str, *, binary: bool = False
+    ) -> None:
+        self._socket, self._url, self._binary = socket, url, binary
         self.heard_at = monotonic()  # the last frame of any kind, pongs too
 
     async def receive(self) -> bytes | str:
@@ -56,12 +59,15 @@ class Link:
                 raise UpstreamUnavailable(self._url, _why_ended(self._socket, message))
 
     async def send(self, data: bytes) -> None:
-        """Send one text frame.
+        """Send one frame.
 
         Raises:
             UpstreamUnavailable: the connection ended, or took nothing for ten seconds.
         """
-        await self._within(self._socket.send_str(data.decode()))
+        socket = self._socket
+        await self._within(
+            socket.send_bytes(data) if self._binary else socket.send_str(data.decode())
+        )
 
     async def stay_heard(self, listening: Callable[[], bool]) -> None:
         """Ping while the link is silent, and hang up where nothing comes back; never returns.
@@ -112,7 +118,9 @@ def http_session() -> aiohttp.ClientSession:
 
 
 @asynccontextmanager
-async def open_link(http: aiohttp.ClientSession, url: str) -> AsyncIterator[Link]:
+async def open_link(
+    http: aiohttp.ClientSession, url: str, *, msgpack: bool = False
+) -> AsyncIterator[Link]:
     """Open a WebSocket; on leaving, a close frame is sent and the socket is closed.
 
     Raises:
@@ -123,7 +131,7 @@ async def open_link(http: aiohttp.ClientSession, url: str) -> AsyncIterator[Link
         async with asyncio.timeout(OPEN_WITHIN_S):
             socket = await http.ws_connect(
                 url,
-                headers=HEADERS,
+                headers=HEADERS | MSGPACK if msgpack else HEADERS,
                 autoping=False,
                 max_msg_size=MOST_BYTES,
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_WITHIN_S),
@@ -133,7 +141,7 @@ async def open_link(http: aiohttp.ClientSession, url: str) -> AsyncIterator[Link
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise UpstreamUnavailable(url, reason(error)) from error
     try:
-        yield Link(socket, url)
+        yield Link(socket, url, binary=msgpack)
     finally:
         try:
             # The library's own limit starts again with every message that is still on its way.

@@ -7,7 +7,8 @@ yesterday that was filled meanwhile is asked for by its id.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,8 +17,7 @@ from alpaca_broker.core.orders import created_at
 from alpaca_broker.core.snapshot import Snapshot
 
 MOST_PAGES = 200
-MOST_SINGLE = 10  # orders asked for by id; where there are more, a list from the oldest on is asked
-MOST_SINGLE_AT_ALL = 100
+MOST_SINGLE = 10  # orders asked for by id in one look; where there are more, a list is asked first
 
 Unexplained = Callable[[Snapshot], dict[str, float]]
 
@@ -35,22 +35,37 @@ async def take_snapshot(
     Raises:
         UpstreamRefused, UpstreamUnavailable: Alpaca did not answer one of the questions.
     """
-    whole = await _orders(rest, snapshot, status="open")
+    questions = [_orders(rest, snapshot, status="open")]
     if orders_since is not None:
-        whole &= await _orders(rest, snapshot, since=orders_since, status="all")
+        questions.append(_orders(rest, snapshot, since=orders_since, status="all"))
     if fills_since is not None:
-        whole &= await _fills(rest, snapshot, fills_since)
+        questions.append(_fills(rest, snapshot, fills_since))
+    whole = await _all(questions)
     ids = unexplained(snapshot)
     if len(ids) > MOST_SINGLE:
         whole &= await _orders(rest, snapshot, since=min(ids.values()) - 1.0, status="all")
         ids = unexplained(snapshot)
-    for order_id in list(ids)[:MOST_SINGLE_AT_ALL]:
+    for order_id in list(ids)[:MOST_SINGLE]:  # the others have their turn at the next look
         order = await rest.order(order_id)
+        snapshot.looked_up.add(order_id)
         if order is None:
             snapshot.gone.add(order_id)
         else:
             snapshot.add_orders([order])
-    snapshot.complete = whole and len(ids) <= MOST_SINGLE_AT_ALL
+    snapshot.complete = whole and len(ids) <= MOST_SINGLE
+
+
+async def _all(questions: list[Coroutine[Any, Any, bool]]) -> bool:
+    """Ask side by side, since live events may be waiting; whether every answer was whole.
+
+    By `gather`: up to Python 3.12 a task group whose member fails while it waits for them leaves
+    its caller marked as cancelled, and a time limit around it would then be lost.
+    """
+    answers = await asyncio.gather(*questions, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return all(answers)
 
 
 async def _orders(
@@ -68,7 +83,9 @@ async def _orders(
             return False
         # Exclusive, and several may have been submitted at once: the last ones come again.
         reached -= 0.001
-        since = reached if since is None or reached > since else since + 0.001
+        if since is not None and reached <= since:
+            return False  # a whole page within a millisecond
+        since = reached
     return False
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date
+from email.utils import parsedate_to_datetime
+from time import time
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -18,8 +20,8 @@ from yarl import URL
 
 from alpaca_broker.alpaca.link import HEADERS, reason
 from alpaca_broker.core.accounts import KeyPair
+from alpaca_broker.core.market_data import Instant, Int64
 from alpaca_broker.core.market_hours import CalendarDay, Clock
-from alpaca_broker.core.wire import Instant, Int64
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.settings import as_http
 
@@ -44,7 +46,7 @@ class LatestTrade(Struct):
     t: Instant
     s: Int64 | float | None = None
     x: str | None = None
-    c: list[str] | None = None
+    c: list[str] | str | None = None
     i: Int64 | None = None
 
 
@@ -101,9 +103,14 @@ class _Rest:
             "APCA-API-KEY-ID": keys.key_id,
             "APCA-API-SECRET-KEY": keys.secret,
         }
+        self._ahead = 0.0  # of Alpaca's clock before ours, in seconds
         self.calls = 0
         self.remaining: int | None = None  # calls that Alpaca still grants, all its users together
         self.resets_at: float | None = None  # when it grants all of them again, epoch seconds
+
+    def now(self) -> float:
+        """Alpaca's time in epoch seconds, as its answers show it."""
+        return time() + self._ahead
 
     async def _get(self, path: str, kind: type[T]) -> T:
         url = self._base + path.partition("?")[0]  # as it is shown: a query may be long
@@ -127,11 +134,15 @@ class _Rest:
             raise UpstreamUnavailable(url, reason(error)) from error
 
     def _limits(self, headers: Mapping[str, str]) -> None:
-        """Keep what the answer says about the rate limit (Alpaca's X-RateLimit-… headers)."""
-        remaining, resets_at = (
-            headers.get("X-RateLimit-Remaining"),
-            headers.get("X-RateLimit-Reset"),
-        )
+        """Keep what the answer says about the rate limit (X-RateLimit-…) and Alpaca's clock."""
+        try:
+            ahead = parsedate_to_datetime(headers.get("Date", "")).timestamp() - time()
+            # It has whole seconds only: less than two is no difference.
+            self._ahead = ahead if abs(ahead) > 2 else 0.0
+        except (ValueError, OverflowError):
+            pass  # an answer without a date that makes sense
+        remaining = headers.get("X-RateLimit-Remaining")
+        resets_at = headers.get("X-RateLimit-Reset")
         if remaining is not None and remaining.isascii() and remaining.isdigit():
             self.remaining = int(remaining[:9])
         if resets_at is not None and resets_at.isascii() and resets_at.isdigit():
@@ -183,13 +194,14 @@ class TradingRest(_Rest):
         """
         return await self._get("/v2/account", Account)
 
-    async def symbols(self) -> frozenset[str]:
-        """Every active asset's symbol (`GET /v2/assets`, some megabytes).
+    async def symbols(self, asset_class: str) -> frozenset[str]:
+        """Every active asset's symbol (`GET /v2/assets`, some megabytes), of `us_equity`, ….
 
         Raises:
             UpstreamRefused, UpstreamUnavailable: as above.
         """
-        assets = await self._get("/v2/assets?status=active", list[_Asset])
+        path = f"/v2/assets?status=active&asset_class={asset_class}"
+        assets = await self._get(path, list[_Asset])
         return frozenset(asset.symbol for asset in assets)
 
     async def knows(self, symbol: str) -> bool:
@@ -226,14 +238,13 @@ class TradingRest(_Rest):
 class DataRest(_Rest):
     """Market data's REST API, for what the stream does not tell."""
 
-    async def latest_trades(self, symbols: Iterable[str], feed: str) -> dict[str, LatestTrade]:
-        """The last trade of each symbol that has one (`GET /v2/stocks/trades/latest`).
+    async def latest_trades(self, path: str, symbols: Iterable[str]) -> dict[str, LatestTrade]:
+        """The last trade of each symbol that has one; `path` ends where the symbols begin.
 
         Raises:
             UpstreamRefused, UpstreamUnavailable: as above.
         """
-        query = urlencode({"symbols": ",".join(symbols), "feed": feed})
-        answer = await self._get(f"/v2/stocks/trades/latest?{query}", _LatestTrades)
+        answer = await self._get(path + quote(",".join(symbols), safe=""), _LatestTrades)
         return answer.trades
 
     async def past_trades(self, path: str, symbols: Iterable[str], **span: str) -> TradePage:

@@ -22,7 +22,9 @@ from alpaca_broker.bus.fence import Fence
 from alpaca_broker.bus.redis_client import RedisError, deadline
 from alpaca_broker.bus.registrar import Registrar
 from alpaca_broker.core.backoff import Patience
-from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.channels import MARKET_DATA, NEWS, Channels
+from alpaca_broker.core.demand import Heard
+from alpaca_broker.core.feeds import EVERY
 from alpaca_broker.core.messages import encode
 from alpaca_broker.core.registration import is_symbol
 from alpaca_broker.core.registry import Saved
@@ -83,15 +85,10 @@ class Desk:
 
     async def look(self) -> None:
         """Look who listens, every second, until cancelled: Redis is the truth about that."""
-        pattern = self._channels.price("*")
-        skip = len(self._channels.price(""))
         while True:
             try:
-                async with deadline():
-                    names = cast(list[bytes], await self._client.pubsub_channels(pattern))
-                symbols = (name.decode("utf-8", "replace")[skip:] for name in names)
-                now = monotonic()
-                self._registrar.listened(frozenset(filter(is_symbol, symbols)), now)
+                heard = await self._listened_to()
+                self._registrar.listened(heard, monotonic())
                 self.work()
             except (RedisError, OSError) as error:
                 log.debug("nobody knows who listens: %s", error)
@@ -104,8 +101,7 @@ class Desk:
             self._doubts.clear()
             while self._registrar.unverified:
                 question = self._registrar.unverified.pop(0)
-                symbols = [s for s in question.registration.symbols if s != "*"]
-                self._registrar.verified(question, await unknown(symbols))
+                self._registrar.verified(question, await unknown(question.doubtful))
                 self.work()
 
     async def restore(self) -> None:
@@ -130,6 +126,23 @@ class Desk:
         if found:
             log.info("%d bots' registrations were restored", len(registrar.registry))
         self.work()
+
+    async def _listened_to(self) -> frozenset[Heard]:
+        """Every market-data channel that has a subscriber; patterns cannot be told apart."""
+        async with deadline(), self._client.pipeline(transaction=False) as commands:
+            for kind in MARKET_DATA:
+                commands.pubsub_channels(self._channels.market_data(kind, "*"))
+            found = cast(list[list[bytes]], await commands.execute())
+        heard = []
+        for kind, names in zip(MARKET_DATA, found, strict=True):
+            skip = len(self._channels.market_data(kind, ""))
+            symbols = (name.decode("utf-8", "replace")[skip:] for name in names)
+            heard += [
+                (kind, symbol)
+                for symbol in symbols
+                if is_symbol(symbol) or (kind == NEWS and symbol == EVERY)
+            ]
+        return frozenset(heard)
 
     async def _hear(self, pubsub: PubSub) -> None:
         """Take messages until the connection shows no life; then returns."""

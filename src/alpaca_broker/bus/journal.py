@@ -28,15 +28,14 @@ from alpaca_broker.errors import BrokerError
 SCRIPT = files("alpaca_broker.bus").joinpath("journal.lua").read_text()
 REMEMBERED_KEYS = 10_000
 ENTRIES_AT_ONCE = 1_000
-ORDERS_AT_ONCE = 500
 
-# The open orders, written anew. KEYS 1 open orders hash   2 epoch
-# ARGV 1 our epoch   2 "1" to begin with an empty hash   3… (order id, payload)…
+# The open orders, written anew in one step. KEYS 1 open orders hash   2 epoch
+# ARGV 1 our epoch   2… (order id, payload)…
 REOPEN = """
 local stored = tonumber(redis.call('GET', KEYS[2]) or '') or 0
 if stored > tonumber(ARGV[1]) then return string.format('%d', stored) end
-if ARGV[2] == '1' then redis.call('DEL', KEYS[1]) end
-for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('DEL', KEYS[1])
+for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 return ''
 """
 
@@ -93,6 +92,7 @@ class Journal:
         self._known: OrderedDict[str, None] = OrderedDict()
         self._loaded = False
         self._unheard: str | None = None  # journalled, and not yet published
+        self._mode = ""  # "again": the next event goes on after a lost tail
         self.open_orders: Callable[[], Iterable[OrderUpdate]] = lambda: ()  # what is open now
         self.seq = 0
         self.journal_id = ""
@@ -113,7 +113,7 @@ class Journal:
             await self._load()
         if key in self._known:
             return False
-        mode = "publish" if key == self._unheard else ""
+        mode = "publish" if key == self._unheard else self._mode
         channels = [self._channel] if also_on is None else [self._channel, also_on]
         while True:
             update.seq = self.seq + (0 if mode == "publish" else 1)
@@ -140,13 +140,13 @@ class Journal:
                     if key in self._known:
                         return False
                 case ["lost", _]:
-                    self.journal_id, mode = _new_journal_id(), "again"
-                    await self.reopen()
+                    await self._begin_anew()
+                    mode = self._mode
                 case ["unheard", reason]:
                     self.seq, self._unheard = update.seq, key
                     raise ResponseError(reason)
                 case _:
-                    self.seq, self._unheard = update.seq, None
+                    self.seq, self._unheard, self._mode = update.seq, None, ""
                     self._remember(key)
                     return True
 
@@ -175,6 +175,27 @@ class Journal:
         updates = [update for update in map(_update, found.values()) if update is not None]
         return History(newest_first[::-1], updates, trimmed)
 
+    async def check(self) -> None:
+        """See whether Redis still has what it had, though there is no event to record.
+
+        Raises:
+            Superseded: another broker leads.
+            redis.RedisError, OSError: Redis did not answer, or refused.
+        """
+        if not self._loaded:
+            await self._load()
+        async with deadline():
+            answer = await self._client.xrevrange(self._keys[0], count=1)
+        newest = cast(list[tuple[bytes, dict[bytes, bytes]]], answer)
+        last = int(newest[0][0].split(b"-")[0]) if newest else 0
+        if last < self.seq and self._mode != "again":
+            await self._begin_anew()
+
+    async def _begin_anew(self) -> None:
+        """Redis has lost the journal or its tail: bots start over from the open orders."""
+        self.journal_id, self._mode = _new_journal_id(), "again"
+        await self.reopen()
+
     async def reopen(self) -> None:
         """Write the open orders anew: at the first start, and when Redis has lost them.
 
@@ -184,21 +205,18 @@ class Journal:
         """
         if not self._loaded:
             await self._load()
-        orders = list(self.open_orders())
-        for first in range(0, len(orders) or 1, ORDERS_AT_ONCE):
-            words: list[str | bytes] = []
-            for update in orders[first : first + ORDERS_AT_ONCE]:
-                if not update.seq or update.journal_id != self.journal_id:
-                    update = structs.replace(
-                        update, seq=self.seq, journal_id=self.journal_id, epoch=self._epoch
-                    )
-                words += (update.order_id, encode(update))
-            async with deadline():
-                stored = await self._reopen_script(
-                    keys=self._keys[1:], args=[self._epoch, "" if first else "1", *words]
+        words: list[str | bytes] = []
+        for update in self.open_orders():
+            if not update.seq or update.journal_id != self.journal_id:
+                update = structs.replace(
+                    update, seq=self.seq, journal_id=self.journal_id, epoch=self._epoch
                 )
-            if stored:
-                raise Superseded(int(stored))
+            words += (update.order_id, encode(update))
+        await self._fence.opened()
+        async with deadline():
+            stored = await self._reopen_script(keys=self._keys[1:], args=[self._epoch, *words])
+        if stored:
+            raise Superseded(int(stored))
 
     async def _load(self) -> None:
         """Take up where the journal ends."""

@@ -2,7 +2,7 @@
 
 Owns the registry, the demand that follows from it, and the questions that are not yet answered. A
 bad message changes nothing and costs one rate-limited log line. What is decided about symbols
-elsewhere (confirmed, refused, unknown, listened to) comes in as values; out go the wanted symbols,
+elsewhere (confirmed, refused, unknown, listened to) comes in as values; out go the wanted topics,
 the bots whose wishes must be kept, and replies.
 """
 
@@ -15,11 +15,19 @@ from time import monotonic
 from msgspec import Struct
 
 from alpaca_broker.core.allowance import Allowance
-from alpaca_broker.core.answers import Answers, FeedView, Question, Reply, refusal
-from alpaca_broker.core.demand import Demand
+from alpaca_broker.core.answers import (
+    Answers,
+    FeedView,
+    MarketView,
+    Question,
+    Reply,
+    refusal,
+    unavailable,
+)
+from alpaca_broker.core.demand import Demand, Heard
+from alpaca_broker.core.feeds import CONTENT, EVERY, Feeds, Topic, family
 from alpaca_broker.core.messages import Rejected
 from alpaca_broker.core.registration import (
-    SERVED_KINDS,
     BadRegistration,
     Limits,
     Registration,
@@ -34,8 +42,8 @@ log = logging.getLogger(__name__)
 MOST_UNVERIFIED = 1_000  # questions whose symbols wait to be looked up; beyond: taken unchecked
 MOST_REPLIES = 10_000
 
-# The wanted symbols, whoever came first coming first; the account names that bots gave.
-OnChange = Callable[[tuple[str, ...], frozenset[str]], None]
+# The wanted topics, whoever came first coming first; the account names that bots gave.
+OnChange = Callable[[tuple[Topic, ...], frozenset[str]], None]
 
 
 class Rules(Struct, frozen=True, kw_only=True):
@@ -58,6 +66,7 @@ class Registrar:
         on_change: OnChange,
         *,
         rules: Rules = Rules(),  # noqa: B008 - immutable
+        feeds: Feeds | None = None,
         account: Callable[[str], str | None] = lambda name: None,
     ) -> None:
         self._on_change, self._rules, self._account = on_change, rules, account
@@ -65,9 +74,10 @@ class Registrar:
         self._allowance = Allowance(rules.messages_per_second)
         self._answers = Answers()
         self._demand = Demand(linger_s=rules.linger_s, discover=rules.discover)
-        self._handed_on: tuple[tuple[str, ...], frozenset[str]] = ((), frozenset())
-        self._listened: frozenset[str] | None = None
-        self._view = FeedView(False, frozenset(), {}, lambda symbol: None)
+        self._feeds = feeds or Feeds()
+        self._handed_on: tuple[tuple[Topic, ...], frozenset[str]] = ((), frozenset())
+        self._listened: frozenset[Heard] | None = None
+        self._view = MarketView(self._feeds)
         self.registry = Registry(rules.symbols_per_bot)
         self.changed: set[str] = set()  # bots whose wishes are not yet kept
         self.replies: list[Reply] = []  # not yet sent
@@ -94,14 +104,14 @@ class Registrar:
                 self._reply(refusal(*address, "bad_message", str(error), self.epoch))
 
     def view(self, view: FeedView) -> None:
-        """The feed has decided something."""
-        self._view = view
+        """A feed has decided something."""
+        self._view.see(view)
         self._decide()
 
-    def listened(self, symbols: frozenset[str], now: float) -> None:
-        """These symbols' channels have subscribers, as Redis says."""
-        self._listened = symbols
-        for bot in self.registry.forget_unheard(symbols, now, self._rules.idle_s):
+    def listened(self, channels: frozenset[Heard], now: float) -> None:
+        """These channels have subscribers, as Redis says."""
+        self._listened = channels
+        for bot in self.registry.forget_unheard(channels, now, self._rules.idle_s):
             log.info("nobody listens for %s any more: its symbols are forgotten", bot or "the pool")
             self.changed.add(bot)
         self.settle(now)
@@ -127,7 +137,7 @@ class Registrar:
 
     def settle(self, now: float) -> bool:
         """Tell what is wanted now, where that is something else than before."""
-        wanted = self._demand.settle(self.registry.symbols(), self._listened, now)
+        wanted = self._demand.settle(self.registry.topics(), self._listened, now)
         before = self._handed_on
         self._handed_on = (wanted, self.registry.account_names())
         if self._handed_on != before:
@@ -149,18 +159,12 @@ class Registrar:
                     "%s: account %s is none of this broker's: no orders will come for it",
                     *(registration.bot, registration.account_id),
                 )
-        kinds = [c for c in registration.channels if c not in SERVED_KINDS]
-        if kinds:
-            self._complain("%s: not served here: %s", registration.bot or "a bot", kinds)
-            reason = f"kinds of data that are not served: {', '.join(kinds)}"
-            rejected.append(Rejected(code="unserved_channel", reason=reason))
-        question = Question(registration, account_id, rejected=rejected)
+        question = self._question(registration, account_id, rejected)
         if registration.symbols or not registration.rejected:
-            changed = self.registry.apply(registration, now)
+            changed = self.registry.apply(registration, now, question.wishes)
             if changed or registration.ttl is not None:
                 self.changed.add(registration.bot)
-            names_some = registration.action == "register" and registration.symbols
-            if names_some and self._rules.verify and len(self.unverified) < MOST_UNVERIFIED:
+            if question.doubtful and len(self.unverified) < MOST_UNVERIFIED:
                 question.verified = False
                 self.unverified.append(question)
             if changed:
@@ -173,8 +177,41 @@ class Registrar:
                     extra=fields(bot=registration.bot, symbols=len(registration.symbols)),
                 )
         if registration.reply_to is not None:
-            self._answers.ask(question)
-            self._decide()
+            for reply in self._answers.ask(question, self._view, self.epoch):
+                self._reply(reply)
+
+    def _question(
+        self, registration: Registration, account_id: str | None, rejected: list[Rejected]
+    ) -> Question:
+        """What of it some feed has, and which symbols are to be looked up."""
+        question = Question(registration, account_id, rejected=rejected)
+        question.wishes = registration.topics
+        if registration.action == "unregister":
+            return question
+        question.wishes = tuple(filter(self._feeds.have, registration.topics))
+        if len(question.wishes) < len(registration.topics):
+            without = [
+                topic
+                for topic in registration.topics
+                if not self._feeds.have(topic) and topic[0] != CONTENT
+            ]
+            rejected += map(unavailable, without)
+            self._complain(
+                "%s: not to be had: %s",
+                registration.bot or "a bot",
+                _some([f"{kind} of {symbol}" for kind, symbol in without]),
+            )
+        if self._rules.verify:
+            doubtful = {s: None for kind, s in question.wishes if self._is_doubtful(kind, s)}
+            question.doubtful = tuple(doubtful)
+        return question
+
+    def _is_doubtful(self, kind: str, symbol: str) -> bool:
+        """Whether the list of assets can say if there is such a symbol: it has no options."""
+        known = family(kind, symbol)
+        if symbol == EVERY or known in ("options", "news"):
+            return False
+        return known == "crypto" or self._feeds.stocks.name != "test"
 
     def _decide(self) -> None:
         for reply in self._answers.decide(self._view, self.epoch):

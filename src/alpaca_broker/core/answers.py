@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Raw, Struct, field
 
+from alpaca_broker.core.feeds import CONTENT, Feeds, Topic, at_alpaca
 from alpaca_broker.core.messages import RegistrationAnswer, Rejected
-from alpaca_broker.core.registration import SERVED_KINDS, Registration
+from alpaca_broker.core.registration import Registration
 
 MOST_QUESTIONS = 10_000
 MOST_LAST = 500  # last prices in one answer; whoever wants more reads `price:last`
+MOST_REJECTED = 20_000  # named in one answer; how many more there are is told
 
 REASONS = {
     400: "Alpaca does not take this symbol",
@@ -24,15 +26,66 @@ REASONS = {
     413: "the feed does not allow the wildcard here",
 }
 UNKNOWN = Rejected(code="unknown_symbol", reason="no such asset at Alpaca")
+NO_SUCH_KIND = 410
 
 
 class FeedView(Struct, frozen=True):
     """What a feed has decided: a value that is handed from thread to thread."""
 
+    feed: str
     live: bool
-    ready: frozenset[str]  # confirmed, and the last price looked up
-    refused: Mapping[str, int]
+    ready: frozenset[Topic]  # confirmed, and the last price looked up
+    refused: Mapping[Topic, int]
     last: Callable[[str], bytes | None]
+    gone: str | None = None  # why Alpaca refuses the whole feed for good
+
+
+class MarketView:
+    """What all feeds have decided."""
+
+    def __init__(self, feeds: Feeds) -> None:
+        self._feeds = feeds
+        self._views = {
+            feed.name: FeedView(feed.name, False, frozenset(), {}, lambda symbol: None)
+            for feed in feeds
+        }
+
+    def see(self, view: FeedView) -> None:
+        """A feed has decided something."""
+        self._views[view.feed] = view
+
+    def of(self, topic: Topic) -> FeedView:
+        """The view of the feed that carries this."""
+        return self._views[self._feeds.of(topic).name]
+
+    def is_decided(self, wish: Topic) -> bool:
+        """Whether Alpaca has confirmed or refused it, as things stand now."""
+        view, topic = self.of(wish), at_alpaca(wish)
+        if view.gone is not None:
+            return True
+        return view.live and (topic in view.ready or topic in view.refused)
+
+    def rejection(self, wish: Topic) -> Rejected | None:
+        """Why it will not come, where Alpaca refused it."""
+        view = self.of(wish)
+        code = view.refused.get(at_alpaca(wish))
+        if code is not None:
+            return rejected(wish, code, REASONS.get(code, "Alpaca refused it"))
+        if view.gone is not None:
+            return rejected(wish, "feed_refused", f"the {view.feed} feed is refused: {view.gone}")
+        return None
+
+
+def rejected(wish: Topic, code: int | str, reason: str) -> Rejected:
+    """A kind of data of a symbol, in the words of the contract."""
+    kind, symbol = wish
+    channel = None if kind == "trades" else kind
+    return Rejected(symbol=symbol, channel=channel, code=code, reason=reason)
+
+
+def unavailable(wish: Topic) -> Rejected:
+    """What the symbol's feed does not have at all."""
+    return rejected(wish, NO_SUCH_KIND, REASONS[NO_SUCH_KIND])
 
 
 class Reply(Struct, frozen=True):
@@ -47,6 +100,8 @@ class Question(Struct):
 
     registration: Registration
     account_id: str | None  # the account's id, where the one that was named is ours
+    wishes: tuple[Topic, ...] = ()  # what of it a feed has; the rest is rejected
+    doubtful: tuple[str, ...] = ()  # symbols that are to be looked up among the assets
     unknown: frozenset[str] = frozenset()
     verified: bool = True
     told_pending: bool = False
@@ -63,71 +118,86 @@ class Answers:
     def __len__(self) -> int:
         return len(self._questions)
 
-    def ask(self, question: Question) -> None:
-        """Take a question; `decide` answers it."""
+    def ask(self, question: Question, view: MarketView, epoch: int) -> list[Reply]:
+        """Take a question, and answer what can be answered now; `decide` answers the rest."""
+        if is_decided(question, view):
+            return [reply(question, view, epoch)]
         if len(self._questions) >= MOST_QUESTIONS:
             del self._questions[0]
             self.dropped += 1
         self._questions.append(question)
+        return _pending(question, view, epoch)
 
     def clear(self) -> None:
         """Forget all questions: they were somebody else's to answer."""
         self._questions.clear()
 
-    def decide(self, view: FeedView, epoch: int) -> list[Reply]:
-        """Every answer that can be given now."""
+    def decide(self, view: MarketView, epoch: int) -> list[Reply]:
+        """Every answer that can be given, now that something was decided."""
         replies: list[Reply] = []
         waiting: list[Question] = []
         for question in self._questions:
             if is_decided(question, view):
                 replies.append(reply(question, view, epoch))
                 continue
-            if not view.live and not question.told_pending:
-                question.told_pending = True
-                replies.append(reply(question, view, epoch, pending=True))
+            replies += _pending(question, view, epoch)
             waiting.append(question)
         self._questions = waiting
         return replies
 
 
-def is_decided(question: Question, view: FeedView) -> bool:
-    """Whether each symbol is confirmed, refused or unknown; what is taken back is at once."""
+def _pending(question: Question, view: MarketView, epoch: int) -> list[Reply]:
+    """What is said once while a feed that it waits for is not connected."""
+    if question.told_pending or not _waits_for_a_link(question, view):
+        return []
+    question.told_pending = True
+    return [reply(question, view, epoch, pending=True)]
+
+
+def is_decided(question: Question, view: MarketView) -> bool:
+    """Whether each wish is confirmed, refused or unknown; what is taken back is at once."""
     if not question.verified:
         return False
-    if question.registration.action == "unregister" or not _is_served(question):
+    if question.registration.action == "unregister":
         return True
-    return view.live and all(
-        s in view.ready or s in view.refused or s in question.unknown
-        for s in question.registration.symbols
-    )
+    return all(w[1] in question.unknown or view.is_decided(w) for w in question.wishes)
 
 
-def reply(question: Question, view: FeedView, epoch: int, *, pending: bool = False) -> Reply:
+def _waits_for_a_link(question: Question, view: MarketView) -> bool:
+    if question.registration.action == "unregister":
+        return False
+    return not all(view.of(wish).live for wish in question.wishes)
+
+
+def reply(question: Question, view: MarketView, epoch: int, *, pending: bool = False) -> Reply:
     """The answer as things stand."""
     asked = question.registration
-    accepted, rejected = [], list(question.rejected)
-    for symbol in asked.symbols:
-        if symbol in question.unknown:
-            rejected.append(Rejected(symbol=symbol, code=UNKNOWN.code, reason=UNKNOWN.reason))
-        elif not _is_served(question):
-            continue  # what is not served is said once, not symbol by symbol
-        elif asked.action == "register" and (code := view.refused.get(symbol)) is not None:
-            reason = REASONS.get(code, "Alpaca refused it")
-            rejected.append(Rejected(symbol=symbol, code=code, reason=reason))
-        else:
-            accepted.append(symbol)
+    accepted: dict[str, None] = {}
+    refused = list(question.rejected)
+    unknown = sorted(question.unknown)
+    refused += [Rejected(symbol=s, code=UNKNOWN.code, reason=UNKNOWN.reason) for s in unknown]
+    for wish in question.wishes:
+        if wish[1] in question.unknown:
+            continue
+        why = view.rejection(wish) if asked.action == "register" else None
+        if why is None:
+            accepted[wish[1]] = None
+        elif wish[0] != CONTENT:  # its article is refused already
+            refused.append(why)
     last: dict[str, Raw] = {}
     if asked.action == "register" and not pending:
-        for symbol in accepted[:MOST_LAST]:
-            if (price := view.last(symbol)) is not None:
+        for kind, symbol in question.wishes:
+            if kind != "trades" or symbol not in accepted or len(last) >= MOST_LAST:
+                continue
+            if (price := view.of((kind, symbol)).last(symbol)) is not None:
                 last[symbol] = Raw(price)
     useless = asked.action == "unregister" or not accepted
     answer = RegistrationAnswer(
         request_id=asked.request_id,
-        status="ok" if not rejected else "error" if useless else "partial",
+        status="ok" if not refused else "error" if useless else "partial",
         pending=pending,
-        accepted=accepted,
-        rejected=rejected,
+        accepted=list(accepted),
+        rejected=_bounded(refused),
         account_id=question.account_id,
         last=last,
         epoch=epoch,
@@ -135,8 +205,11 @@ def reply(question: Question, view: FeedView, epoch: int, *, pending: bool = Fal
     return Reply(asked.reply_to or "", answer)
 
 
-def _is_served(question: Question) -> bool:
-    return not set(SERVED_KINDS).isdisjoint(question.registration.channels)
+def _bounded(refused: list[Rejected]) -> list[Rejected]:
+    more = len(refused) - MOST_REJECTED
+    if more <= 0:
+        return refused
+    return [*refused[:MOST_REJECTED], Rejected(code="more", reason=f"and {more} more")]
 
 
 def refusal(reply_to: str, request_id: str | None, code: str, reason: str, epoch: int) -> Reply:

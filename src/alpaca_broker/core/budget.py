@@ -8,7 +8,8 @@ from __future__ import annotations
 
 
 class Budget:
-    """`per_minute` calls on average, at most `burst` of them at once. It may be overdrawn."""
+    """`per_minute` calls on average, `burst` of them at once; overdrawn by as many at most, so that
+    after a reconnect that needed a hundred nobody is left unchecked for minutes."""
 
     def __init__(self, per_minute: float, burst: float, now: float) -> None:
         self._per_s, self._burst = per_minute / 60, burst
@@ -17,7 +18,7 @@ class Budget:
     def spend(self, calls: int, now: float) -> None:
         """These calls were made."""
         self._refill(now)
-        self._left -= calls
+        self._left = max(-self._burst, self._left - calls)
 
     def wait(self, calls: int, now: float) -> float:
         """Seconds until so many calls may be made at once."""

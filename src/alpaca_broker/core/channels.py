@@ -7,7 +7,31 @@ is the only thing that keeps two deployments on one server apart.
 from __future__ import annotations
 
 PRICE = "price:"
+QUOTE = "quote:"
+BAR = "bar:"
+TRADING_STATUS = "trading_status:"
+CORRECTION = "correction:"
+BACKFILL = "backfill:"
+NEWS = "news:"
+ORDERBOOK = "orderbook:"
 ORDER = "order:"
+
+# Where each kind of data is heard: what a bot registers for, and what it then subscribes to.
+HEARD_ON = {
+    "trades": PRICE,
+    "quotes": QUOTE,
+    "bars": BAR,
+    "updatedBars": BAR,
+    "dailyBars": BAR,
+    "statuses": TRADING_STATUS,
+    "lulds": TRADING_STATUS,
+    "corrections": CORRECTION,
+    "backfill": BACKFILL,
+    "news": NEWS,
+    "newsContent": NEWS,
+    "orderbooks": ORDERBOOK,
+}
+MARKET_DATA = tuple(dict.fromkeys(HEARD_ON.values()))
 
 
 class Channels:
@@ -30,9 +54,13 @@ class Channels:
         """The channel of a symbol's trades."""
         return f"{self.prefix}{PRICE}{symbol}"
 
+    def market_data(self, kind: str, symbol: str) -> str:
+        """The channel of one of `MARKET_DATA`, such as `QUOTE`, of a symbol."""
+        return f"{self.prefix}{kind}{symbol}"
+
     def backfill(self, symbol: str) -> str:
         """The channel of a symbol's trades that were recovered after a gap."""
-        return f"{self.prefix}backfill:{symbol}"
+        return f"{self.prefix}{BACKFILL}{symbol}"
 
     def order(self, account_id: str) -> str:
         """The channel of an account's order events."""

@@ -1,6 +1,6 @@
-"""Which symbols Alpaca shall send: the registered ones, the ones listened to, those that linger.
+"""What Alpaca shall send: what is registered, what is listened to, what lingers.
 
-Owns the way out: a symbol leaves only when no registration wants it and nobody subscribes to its
+Owns the way out: a topic leaves only when no registration wants it and nobody subscribes to its
 channel, looked at again after some seconds, so that a bot that restarts costs no resubscription.
 """
 
@@ -8,32 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from alpaca_broker.core.channels import HEARD_ON, PRICE
+from alpaca_broker.core.feeds import Topic
+
+Heard = tuple[str, str]  # (one of `channels.MARKET_DATA`, symbol): a channel that has subscribers
+
 
 class Demand:
     """What is wanted now, in the order of precedence."""
 
     def __init__(self, *, linger_s: float, discover: bool) -> None:
         self._linger_s, self._discover = linger_s, discover
-        self._leaving: dict[str, float] = {}
-        self.wanted: tuple[str, ...] = ()
+        self._leaving: dict[Topic, float] = {}
+        self.wanted: tuple[Topic, ...] = ()
 
     def settle(
-        self, registered: Iterable[str], listened: Collection[str] | None, now: float
-    ) -> tuple[str, ...]:
-        """Decide anew. `listened` are the symbols with a subscriber; None where that is unknown."""
+        self, registered: Iterable[Topic], listened: Collection[Heard] | None, now: float
+    ) -> tuple[Topic, ...]:
+        """Decide anew. `listened` are channels with a subscriber; None where that is unknown.
+
+        Listening to a price channel is enough to get prices; all else has to be registered.
+        """
         wanted = dict.fromkeys(registered)
         if self._discover and listened:
-            wanted |= dict.fromkeys(sorted(set(listened) - wanted.keys()))
-        leaving: dict[str, float] = {}
-        for symbol in self.wanted:
-            if symbol in wanted:
+            for symbol in sorted(symbol for channel, symbol in listened if channel == PRICE):
+                wanted.setdefault(("trades", symbol))
+        leaving: dict[Topic, float] = {}
+        for topic in self.wanted:
+            if topic in wanted:
                 continue
-            if listened is not None and symbol not in listened:
-                since = leaving[symbol] = self._leaving.get(symbol, now)
+            if listened is not None and heard_on(topic) not in listened:
+                since = leaving[topic] = self._leaving.get(topic, now)
                 if now - since >= self._linger_s:
-                    del leaving[symbol]
+                    del leaving[topic]
                     continue
-            wanted[symbol] = None
+            wanted[topic] = None
         self._leaving = leaving
         self.wanted = tuple(wanted)
         return self.wanted
+
+
+def heard_on(topic: Topic) -> Heard:
+    """The channel on which a topic is heard."""
+    return HEARD_ON[topic[0]], topic[1]

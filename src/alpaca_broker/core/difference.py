@@ -47,8 +47,8 @@ def missing(
         update = _filled(snapshot, order, fill, filled, average)
         yield from _event(update, order)
         average = update.filled_avg_price if update is not None else None
-        filled, status = max(filled, fill.cum_qty), fill.status or status
-    if order.filled_qty > filled:
+        filled, status = max(filled, fill.cum_qty), _status(fill)
+    if order.filled_qty > filled and not (known is not None and known.busted):
         yield from _unexplained(snapshot, order, filled, average)
     if _is_news(order, status, known):
         yield from _event(snapshot.update(order, order.status, order.reached_at()), order)
@@ -99,12 +99,17 @@ def _filled(
         order,
         fill.event,
         fill.at,
-        status=fill.status or ("filled" if fill.event == "fill" else "partially_filled"),
+        status=_status(fill),
         filled_qty=fill.cum_qty,
         filled_avg_price=order.filled_avg_price if is_last else _average(fill, filled, average),
         execution_price=fill.price,
         execution_qty=fill.qty,
     )
+
+
+def _status(fill: Fill) -> str:
+    """After the fill; what REST calls `order_status` may be the order's present one."""
+    return "filled" if fill.event == "fill" else "partially_filled"
 
 
 def _average(fill: Fill, filled: Decimal, average: Decimal | None) -> Decimal | None:
@@ -145,8 +150,10 @@ def _rounded(price: Decimal) -> Decimal:
 
 def _is_news(order: ShownOrder, status: str, known: Order | None) -> bool:
     """Whether the order is in a state that fills do not tell, and nobody has told."""
-    if order.status in ("filled", "partially_filled", status):
+    if order.status in ("partially_filled", status):
         return False
+    if order.status == "filled":  # all of it was told, but not that this is all
+        return known is not None and known.is_open and known.filled_qty >= order.filled_qty
     if known is None or not known.status:
         return order.status not in BEGINNINGS
     if not known.is_open:

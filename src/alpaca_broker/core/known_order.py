@@ -12,6 +12,9 @@ from msgspec import Struct, field
 from alpaca_broker.core.messages import OrderUpdate
 from alpaca_broker.core.orders import BUSTS, CLOSED, FILLS, OrderEvent
 
+GONE = "gone"  # Alpaca knows it no more
+ROUNDING = Decimal("0.00000001")  # between sums of rounded quantities
+
 
 class Order(Struct):
     """One order. Quantities are cumulative; times are epoch seconds."""
@@ -26,11 +29,13 @@ class Order(Struct):
     told: dict[str, float] = field(default_factory=dict)  # by REST: event -> until when it stands
     held: list[tuple[float, OrderEvent]] = field(default_factory=list)  # since when, what
     last: OrderUpdate | None = None
+    looked_up_at: float | None = None  # by its id, when it was not among the open ones
+    gone_at: float | None = None  # when Alpaca first said that it knows none
 
     @property
     def is_open(self) -> bool:
         """Whether it can still change."""
-        return self.status not in CLOSED
+        return self.status not in CLOSED and self.status != GONE
 
     def has_fill(self, quantity: Decimal) -> bool:
         """Whether the fill up to this quantity has been told, alone or with others."""
@@ -48,17 +53,17 @@ def lacks(order: Order, update: OrderUpdate) -> bool:
     """Whether a fill before this event has not been told."""
     if update.event in BUSTS or (update.event in FILLS and update.execution_qty is None):
         return False
-    return before(update) > order.filled_qty
+    return before(update) > order.filled_qty + ROUNDING
 
 
 def is_older(order: Order, event: OrderEvent) -> bool:
     """Whether the event comes from before what is known: then it changes nothing."""
     update = event.update
-    if update.event in BUSTS or not order.status:
+    if update.event in BUSTS or order.status in ("", GONE):
         return False
     if update.filled_qty != order.filled_qty:
         return update.filled_qty < order.filled_qty
-    if not order.is_open and update.status not in CLOSED:
-        return True
+    if order.is_open is not (update.status not in CLOSED):
+        return not order.is_open  # closed is the end, whatever the times say
     known, changed_at = order.changed_at, event.changed_at
     return known is not None and changed_at is not None and changed_at < known

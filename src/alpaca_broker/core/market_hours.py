@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
 
-from alpaca_broker.core.wire import Instant
+from alpaca_broker.core.market_data import Instant
 
 try:
     NEW_YORK: ZoneInfo | None = ZoneInfo("America/New_York")

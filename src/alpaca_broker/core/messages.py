@@ -38,6 +38,134 @@ class PriceUpdate(Struct, tag_field="type", tag="price_update", gc=False):
     source: Literal["snapshot", "backfill"] | UnsetType = UNSET
 
 
+class QuoteUpdate(Struct, tag_field="type", tag="quote_update", gc=False):
+    """The best bid and ask, on `quote:SYMBOL`. A side that is empty may be null or 0."""
+
+    symbol: str
+    bid_price: float | None
+    bid_size: int | float | None
+    bid_exchange: str | None
+    ask_price: float | None
+    ask_size: int | float | None
+    ask_exchange: str | None
+    conditions: list[str] | None
+    timestamp: float
+    feed: str
+    received_at: float
+    seq: int
+    epoch: int
+
+
+class BarUpdate(Struct, tag_field="type", tag="bar_update", gc=False):
+    """A bar of a minute or of the day so far, on `bar:SYMBOL`; `timestamp` is its beginning."""
+
+    symbol: str
+    timeframe: Literal["1Min", "1Day"]
+    updated: bool  # sent before, and changed by a late trade
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: int | float | None
+    vwap: float | None
+    trade_count: int | None
+    timestamp: float
+    feed: str
+    received_at: float
+    seq: int
+    epoch: int
+    source: Literal["stream", "backfill"] = "stream"
+
+
+class TradingStatus(Struct, tag_field="type", tag="trading_status", gc=False):
+    """A halt, a resumption, or the bands of LULD, on `trading_status:SYMBOL`."""
+
+    symbol: str
+    timestamp: float
+    feed: str
+    received_at: float
+    seq: int
+    epoch: int
+    status_code: str | None = None
+    status_message: str | None = None
+    reason_code: str | None = None
+    reason_message: str | None = None
+    limit_up: float | None = None
+    limit_down: float | None = None
+    indicator: str | None = None
+
+
+class PrintedTrade(Struct, gc=False):
+    """A trade as it was, or is, reported."""
+
+    price: float | None
+    size: int | float | None
+    exchange: str | None
+    conditions: list[str] | None
+    trade_id: int | None
+
+
+class TradeCorrection(Struct, tag_field="type", tag="trade_correction", gc=False):
+    """A trade that was reported wrongly, on `correction:SYMBOL`."""
+
+    symbol: str
+    original: PrintedTrade
+    corrected: PrintedTrade
+    timestamp: float
+    feed: str
+    received_at: float
+    seq: int
+    epoch: int
+
+
+class TradeCancel(Struct, tag_field="type", tag="trade_cancel", gc=False):
+    """A trade that is taken back, on `correction:SYMBOL`."""
+
+    symbol: str
+    original: PrintedTrade
+    action: str | None  # Alpaca's: C cancelled, E error
+    timestamp: float
+    feed: str
+    received_at: float
+    seq: int
+    epoch: int
+
+
+class NewsItem(Struct, tag_field="type", tag="news", gc=False):
+    """An article, on `news:SYMBOL` for each symbol that was asked for, and on `news:*`."""
+
+    symbol: str  # the channel's
+    id: int
+    headline: str | None
+    summary: str | None
+    author: str | None
+    url: str | None
+    symbols: list[str]
+    created_at: float
+    updated_at: float
+    timestamp: float  # `updated_at`
+    feed: str
+    received_at: float
+    seq: int
+    epoch: int
+    source: str | None
+    content: str | UnsetType | None = UNSET  # HTML, where a bot asked for it
+
+
+class OrderbookUpdate(Struct, tag_field="type", tag="orderbook_update", gc=False):
+    """Changed levels of a book (size 0 takes one away), or all of it, on `orderbook:SYMBOL`."""
+
+    symbol: str
+    bids: list[list[float]]  # [price, size]
+    asks: list[list[float]]
+    snapshot: bool
+    timestamp: float
+    feed: str
+    received_at: float
+    seq: int
+    epoch: int
+
+
 class OrderUpdate(Struct, tag_field="type", tag="order_update", kw_only=True):
     """One order event, on `order:ACCOUNT_ID` and in `journal:order:ACCOUNT_ID`."""
 
@@ -79,7 +207,8 @@ class FeedStatus(Struct, frozen=True, kw_only=True):
     symbols: int = 0
     last_message: float | None = None
     error: str | None = None
-    refused: dict[str, int] = field(default_factory=dict)  # the first hundred
+    # The first hundred: a symbol, or `kind:SYMBOL` where it is not its trades.
+    refused: dict[str, int] = field(default_factory=dict)
     refused_total: int = 0
 
 
@@ -116,6 +245,7 @@ class Rejected(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something of a registration that is not followed: a symbol, or the account."""
 
     symbol: str | None = None
+    channel: str | None = None  # a kind of data of the symbol; absent for trades, and for all of it
     account_id: str | None = None
     code: str | int
     reason: str

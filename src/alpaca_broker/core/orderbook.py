@@ -14,9 +14,9 @@ from decimal import Decimal
 from heapq import merge
 
 from alpaca_broker.core.difference import Missing, beginning, missing
-from alpaca_broker.core.known_order import Order, before, is_older, lacks
+from alpaca_broker.core.known_order import GONE, Order, before, is_older, lacks
 from alpaca_broker.core.messages import OrderUpdate
-from alpaca_broker.core.orders import BEGINNINGS, BUSTS, FILLS, Fill, OrderEvent, fill_key
+from alpaca_broker.core.orders import BEGINNINGS, BUSTS, CLOSED, FILLS, Fill, OrderEvent, fill_key
 from alpaca_broker.core.snapshot import Snapshot
 
 WAIT_FOR_STREAM_S = 2.0  # what only REST shows may still be on its way
@@ -24,6 +24,8 @@ WAIT_IN_A_HOLE_S = 0.5  # the stream has shown that something is missing
 HOLD_S = 5.0  # an event whose predecessor is missing
 MARGIN_S = 300.0  # how far before the watermark REST is asked
 SLACK_S = 1.0  # between the times that REST and the stream give the same event
+GONE_FOR_S = 60.0
+LOOK_UP_AGAIN_S = 60.0
 MOST_CLOSED = 20_000
 MOST_KEYS = 20_000
 MOST_HELD = 1_000
@@ -55,27 +57,58 @@ class OrderBook:
             if update.event in FILLS and update.execution_qty:
                 order.merged.append((update.filled_qty - update.execution_qty, update.filled_qty))
 
-    def begin(self, snapshot: Snapshot) -> None:
-        """The first start ever: whatever REST shows is known, and no news."""
+    def begin(self, snapshot: Snapshot, coming: Collection[OrderEvent] = ()) -> None:
+        """The first start ever: whatever REST shows is known, but for what is heard already."""
+        expected = {_identity(event) for event in coming}
+        for event in coming:  # of these orders the stream tells, from its first event on
+            update = event.update
+            if self._known(update.order_id) is None and update.event not in BEGINNINGS:
+                self._new(update.order_id, update.timestamp).filled_qty = before(update)
+        heard = {event.update.order_id for event in coming}
         for order_id, shown in snapshot.orders.items():
-            if (update := snapshot.update(shown, shown.status, shown.changed_at)) is not None:
-                self.restore(update, "")
+            if order_id in heard:
+                continue
+            if (now := snapshot.update(shown, shown.status, shown.changed_at)) is not None:
+                self.restore(now, "")
                 order = self._known(order_id)
                 assert order is not None
                 order.told.clear()
         for fill in snapshot.fills:
-            order = self._known(fill.order_id) or self._new(fill.order_id, fill.at)
-            order.fills.add(fill.cum_qty)
-            order.filled_qty = max(order.filled_qty, fill.cum_qty)
+            if fill_key(fill.order_id, fill.cum_qty) in expected:
+                continue
+            order = self._known(fill.order_id)
+            if order is None and fill.order_id not in heard:
+                order = self._new(fill.order_id, fill.at)
+            if order is not None:
+                order.fills.add(fill.cum_qty)
+            if order is not None and fill.order_id not in heard:
+                order.filled_qty = max(order.filled_qty, fill.cum_qty)
         self.reached(snapshot.taken_at)
 
     def reached(self, watermark: float) -> None:
         """Everything from before `watermark` has been told."""
         self.floor = max(self.floor, watermark - MARGIN_S)
 
-    def forget(self, order_ids: Collection[str]) -> list[str]:
-        """Alpaca knows these no more (a paper account was reset): which of them were open."""
-        return [order_id for order_id in order_ids if self._open.pop(order_id, None) is not None]
+    def looked_up(self, snapshot: Snapshot, now: float) -> list[str]:
+        """What was asked for by id is not asked again at once; returns orders that are no more.
+
+        Alpaca must not know an order twice, a minute apart: a server may be behind. (A paper
+        account that is reset loses its orders.)
+        """
+        forgotten = []
+        for order_id in snapshot.looked_up:
+            if (order := self._open.get(order_id)) is None:
+                continue
+            order.looked_up_at = now
+            if order_id not in snapshot.gone:
+                order.gone_at = None
+            elif order.gone_at is None:
+                order.gone_at = now
+            elif now - order.gone_at >= GONE_FOR_S:
+                order.status = GONE
+                self._file(order_id, order)
+                forgotten.append(order_id)
+        return forgotten
 
     def open_updates(self) -> list[OrderUpdate]:
         """The last update of each open order."""
@@ -110,6 +143,11 @@ class OrderBook:
             return began
         return [*began, self._note(order, event), *self._freed(order)]
 
+    def rest(self, now: float) -> None:
+        """What waits for an event before it begins to wait now: nobody listened meanwhile."""
+        for order in self._holding.values():
+            order.held = [(now, event) for _, event in order.held]
+
     def release(self, now: float) -> list[OrderEvent]:
         """The events that have waited long enough for one before them."""
         freed: list[OrderEvent] = []
@@ -122,9 +160,14 @@ class OrderBook:
 
     # REST.
 
-    def unexplained(self, snapshot: Snapshot) -> dict[str, float]:
+    def unexplained(self, snapshot: Snapshot, now: float) -> dict[str, float]:
         """Orders that must be looked at one by one, and since when each is known."""
-        ids = {i: o.first_seen for i, o in self._open.items() if i not in snapshot.orders}
+        ids = {
+            order_id: order.first_seen
+            for order_id, order in self._open.items()
+            if order_id not in snapshot.orders
+            and (order.looked_up_at is None or now - order.looked_up_at >= LOOK_UP_AGAIN_S)
+        }
         for fill in snapshot.fills:
             if fill.order_id not in snapshot.orders and self._is_news(fill):
                 ids.setdefault(fill.order_id, fill.at)
@@ -143,12 +186,15 @@ class OrderBook:
         told: list[list[OrderEvent]] = []
         for order_id, fills in snapshot.by_order(self._is_news).items():
             order = self._known(order_id)
-            held = order.held if order is not None else []
-            skip = expected | {_identity(event) for _, event in held}
-            due, may_tell = [], True
+            held = {_identity(event) for _, event in order.held} if order is not None else set()
+            due: list[OrderEvent] = []
+            may_tell = True
             for one in missing(snapshot, order_id, fills, order, self.floor):
-                if (identity := _identity(one.event)) in skip:
-                    continue
+                identity = _identity(one.event)
+                if identity in expected or identity in held:
+                    # What comes after it is told after it, at the next look.
+                    self.waits = self.waits or (identity in held and bool(due))
+                    break
                 since = first_seen.get(identity, now)
                 if may_tell := may_tell and now - since >= _patience(one, bool(held)):
                     due.append(one.event)
@@ -197,9 +243,11 @@ class OrderBook:
     def _is_known(self, order: Order, event: OrderEvent) -> bool:
         update = event.update
         if update.event in FILLS and update.filled_qty:
-            if update.filled_qty in order.busted:
+            if update.filled_qty in order.busted or not order.has_fill(update.filled_qty):
                 return False
-            return order.has_fill(update.filled_qty)
+            if update.event != "fill" or not order.is_open or update.status not in CLOSED:
+                return True
+            event.key += "|done"  # no more was filled, but now it is known to be all
         if event.key in self._keys:
             return True
         until = order.told.get(update.event)
@@ -239,6 +287,8 @@ class OrderBook:
     def _file(self, order_id: str, order: Order) -> None:
         """Open orders are kept, of the closed ones the latest."""
         if order.is_open:
+            if self._closed.pop(order_id, None) is not None:
+                self._open[order_id] = order  # a bust, or Alpaca knows it again
             return
         order.last = None
         if self._open.pop(order_id, None) is None:

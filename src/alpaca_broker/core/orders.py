@@ -48,7 +48,7 @@ class OrderEvent(Struct):
 
 
 class Fill(Struct, frozen=True):
-    """One fill as `GET /v2/account/activities/FILL` shows it: no execution id, no order state."""
+    """One fill as `GET /v2/account/activities/FILL` shows it: without execution id and state."""
 
     order_id: str
     event: str
@@ -56,7 +56,6 @@ class Fill(Struct, frozen=True):
     qty: Decimal
     price: Decimal | None
     at: float
-    status: str | None
 
 
 def fill_of(activity: dict[str, Any]) -> Fill | None:
@@ -69,8 +68,7 @@ def fill_of(activity: dict[str, Any]) -> Fill | None:
     event = _text(activity.get("type"))
     if event not in FILLS:
         event = "partial_fill" if leaves else "fill"
-    price, status = number(activity.get("price")), _text(activity.get("order_status"))
-    return Fill(order_id, event, cum_qty, qty, price, at, status)
+    return Fill(order_id, event, cum_qty, qty, number(activity.get("price")), at)
 
 
 def order_event(

@@ -13,10 +13,9 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta, Struct
 
+from alpaca_broker.core.feeds import CONTENT, Topic
 from alpaca_broker.core.messages import Rejected
 from alpaca_broker.errors import UsageError
-
-SERVED_KINDS = ("trades",)
 
 # Alpaca's spelling: AAPL, BRK.B, BTC/USD, AAPL251219C00150000. Also what is safe in a channel name.
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9./-]{0,31}\Z")
@@ -60,6 +59,7 @@ class RegistrationMessage(Struct):
     account_id: Annotated[str, Meta(max_length=128)] | None = None
     bot_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")] | None = None
     channels: list[Kind] | None = None
+    content: bool = False  # of news: with the whole article
     ttl: Annotated[float, Meta(ge=5, le=86_400)] | None = None
     reply_to: Annotated[str, Meta(max_length=128)] | None = None
     request_id: Annotated[str, Meta(max_length=64)] | None = None
@@ -70,14 +70,19 @@ class Registration(Struct, frozen=True):
 
     action: Literal["register", "unregister"]
     symbols: tuple[str, ...]
-    everything: bool  # unregister without symbols
+    everything: bool  # unregister without symbols: all of these channels
     account_id: str | None
     bot: str  # `bot_id`, else `account_id`, else "" for the shared pool
-    channels: tuple[str, ...]
+    channels: tuple[str, ...]  # none: every kind of data, and the orders
     ttl: float | None
     reply_to: str | None
     request_id: str | None
     rejected: tuple[Rejected, ...] = ()
+
+    @property
+    def topics(self) -> tuple[Topic, ...]:
+        """Each kind of data of each symbol: what comes first goes first under a limit."""
+        return tuple((kind, symbol) for symbol in self.symbols for kind in self.channels)
 
 
 _decode = msgspec.json.Decoder(RegistrationMessage).decode
@@ -110,18 +115,29 @@ def parse(payload: bytes, limits: Limits = Limits()) -> Registration:  # noqa: B
             accepted[name] = None
         else:
             rejected.append(_reject(name))
+    everything = message.action == "unregister" and not names
     return Registration(
         action=message.action,
         symbols=tuple(accepted),
-        everything=message.action == "unregister" and not names,
+        everything=everything,
         account_id=account_id,
         bot=message.bot_id or account_id or "",
-        channels=tuple(message.channels or ("trades",)),
+        channels=_channels(message, everything),
         ttl=message.ttl,
         reply_to=message.reply_to,
         request_id=message.request_id,
         rejected=tuple(rejected),
     )
+
+
+def _channels(message: RegistrationMessage, everything: bool) -> tuple[str, ...]:
+    """The kinds of data that it speaks of, each once."""
+    if everything and not message.channels:
+        return ()
+    kinds: dict[str, None] = dict.fromkeys(message.channels or ("trades",))
+    if "news" in kinds and (message.content or message.action == "unregister"):
+        kinds[CONTENT] = None
+    return tuple(kinds)
 
 
 def _reject(name: str) -> Rejected:

@@ -1,7 +1,8 @@
 """One market-data conversation with Alpaca: what we want, what it confirmed, what to say next.
 
 Owns the state of that conversation and nothing else: no socket, no clock, no retry. A new link gets
-a new `Session`; only what is desired is handed over.
+a new `Session`; only what is desired is handed over. What is asked for are topics: one kind of data
+of one symbol.
 Invariants: at most one question is unanswered; `acked` is only ever what Alpaca said; what Alpaca
 refused is parked, so that the rest goes on.
 """
@@ -13,14 +14,16 @@ from enum import Enum
 
 from msgspec import Struct
 
-from alpaca_broker.core.verdicts import ABOUT_A_SUBSCRIPTION, ABOUT_THE_KIND
-from alpaca_broker.core.wire import Refusal, Subscription, Success
+from alpaca_broker.core.feeds import EVERY, Topic
+from alpaca_broker.core.verdicts import ABOUT_A_SUBSCRIPTION, ABOUT_THE_KIND, NO_WILDCARD
+from alpaca_broker.core.wire import Control, Refusal, Subscription, Success
 from alpaca_broker.errors import RemoteProtocolError, UpstreamRefused
 
 SYMBOL_LIMIT = 405
+LEFT_OUT = 400
 # No limit of a client message is documented; C# sends 100 symbols at once, and 1009 was seen on
-# large messages. 500 symbols are under 8 kB.
-MOST_SYMBOLS = 500
+# large messages. 500 symbols are under 8 kB, 500 options under 12 kB.
+MOST_TOPICS = 500
 
 
 class State(Enum):
@@ -36,34 +39,34 @@ class SendAuth(Struct, frozen=True):
 
 
 class Add(Struct, frozen=True):
-    """Subscribe to these symbols."""
+    """Subscribe to these topics."""
 
-    symbols: tuple[str, ...]
+    topics: tuple[Topic, ...]
 
 
 class Drop(Struct, frozen=True):
-    """Unsubscribe from these symbols."""
+    """Unsubscribe from these topics."""
 
-    symbols: tuple[str, ...]
+    topics: tuple[Topic, ...]
 
 
 Action = SendAuth | Add | Drop
-Control = Success | Refusal | Subscription
 
 
 class Session:
     """The conversation of one link. Not thread-safe; messages in, actions out."""
 
-    def __init__(self, desired: Iterable[str] = (), *, most_symbols: int = MOST_SYMBOLS) -> None:
+    def __init__(self, desired: Iterable[Topic] = (), *, most_topics: int = MOST_TOPICS) -> None:
         self.state = State.GREETING
-        self.desired: dict[str, None] = dict.fromkeys(desired)  # first come, first served
-        self.acked: frozenset[str] = frozenset()
+        self.desired: dict[Topic, None] = dict.fromkeys(desired)  # first come, first served
+        self.acked: frozenset[Topic] = frozenset()
         self.asked: Add | Drop | None = None
         self.parked: dict[
-            str, int
-        ] = {}  # symbol -> the code of its refusal; replaced, never changed
-        self._kept: frozenset[str] = frozenset()
-        self._most = self._batch = most_symbols
+            Topic, int
+        ] = {}  # topic -> the code of its refusal; replaced, never changed
+        self._kept: frozenset[Topic] = frozenset()
+        self._most = self._batch = most_topics
+        self._kinds_apart = False
 
     @property
     def is_live(self) -> bool:
@@ -75,10 +78,10 @@ class Session:
         """Whether Alpaca has answered everything that we have to ask."""
         return self.state is State.LIVE and self.asked is None
 
-    def want(self, symbols: Iterable[str]) -> list[Action]:
+    def want(self, topics: Iterable[Topic]) -> list[Action]:
         """Replace what is desired, in the order of precedence; returns what to say now."""
-        self.desired = dict.fromkeys(symbols)
-        self.parked = {s: code for s, code in self.parked.items() if s in self.desired}
+        self.desired = dict.fromkeys(topics)
+        self.parked = {t: code for t, code in self.parked.items() if t in self.desired}
         return self._reconcile()
 
     def receive(self, message: Control) -> list[Action]:
@@ -95,7 +98,7 @@ class Session:
             case State.AUTHENTICATING, Success("authenticated"):
                 self.state = State.LIVE
             case State.LIVE, Subscription():
-                self._acknowledged(frozenset(message.trades or ()))
+                self._acknowledged(message)
             case State.LIVE, Refusal(code) if code in ABOUT_A_SUBSCRIPTION and self.asked:
                 self._refused(self.asked, code)
             case _, Refusal(code, text):
@@ -104,36 +107,71 @@ class Session:
                 raise RemoteProtocolError(self.state.value, message)
         return self._reconcile()
 
-    def _acknowledged(self, symbols: frozenset[str]) -> None:
-        if isinstance(self.asked, Drop):
+    def _acknowledged(self, message: Subscription) -> None:
+        lists, asked = message.lists, self.asked
+        if not lists and not (isinstance(asked, Drop) and self.acked <= set(asked.topics)):
+            return  # it names no list at all: that is no answer, where something should be there
+        acked = frozenset((kind, symbol) for kind, symbols in lists.items() for symbol in symbols)
+        if isinstance(asked, Drop):
             # What Alpaca keeps although we gave it back is never given back in a loop.
-            self._kept |= symbols & frozenset(self.asked.symbols)
+            self._kept |= acked & frozenset(asked.topics)
             # Places became free: whoever was turned away at the limit may try again.
-            self.parked = {s: c for s, c in self.parked.items() if c != SYMBOL_LIMIT}
-        elif self.asked is not None:
+            self.parked = {t: c for t, c in self.parked.items() if c != SYMBOL_LIMIT}
+        elif asked is not None:
             self._batch = min(self._batch * 2, self._most)
-            for symbol in self.asked.symbols:
-                if symbol not in symbols:  # answered, yet left out: never ask in a loop
-                    self.parked = self.parked | {symbol: 400}
-        self.acked, self.asked = symbols, None
+            # Answered, yet left out: never ask in a loop.
+            self._park((topic for topic in asked.topics if topic not in acked), LEFT_OUT)
+        self.acked, self.asked = acked, None
 
     def _refused(self, asked: Add | Drop, code: int) -> None:
-        """Set one refused symbol aside, or ask for half as many until it stands alone."""
+        """Set what was refused aside, or ask for less until the culprit stands alone."""
         self.asked = None
         if isinstance(asked, Drop):
             raise UpstreamRefused(code, "a request to unsubscribe was refused")
         if code in ABOUT_THE_KIND:
-            self.parked = self.parked | dict.fromkeys(self._missing(), code)
-            return
-        if len(asked.symbols) > 1:
-            self._batch = len(asked.symbols) // 2
-            return
-        self.parked = self.parked | {asked.symbols[0]: code}
-        if code == SYMBOL_LIMIT:  # one alone does not fit, so no other will
-            self.parked = self.parked | dict.fromkeys(self._missing(), code)
+            self._kind_refused(asked, code)
+        elif len(asked.topics) > 1:
+            self._batch = len(asked.topics) // 2
+        elif code == SYMBOL_LIMIT:
+            self._full(asked.topics[0])
+        else:
+            self._park(asked.topics, code)
 
-    def _missing(self) -> list[str]:
-        return [s for s in self.desired if s not in self.acked and s not in self.parked]
+    def _kind_refused(self, asked: Add, code: int) -> None:
+        """Park a whole kind; where it is one of several that were asked for, find out which."""
+        kinds = {kind for kind, _ in asked.topics}
+        if len(kinds) > 1:
+            self._kinds_apart = True
+            return
+        every = [topic for topic in asked.topics if topic[1] == EVERY]
+        if code == NO_WILDCARD and every:
+            self._park(every, code)
+        else:
+            self._park((t for t in self._missing() if t[0] in kinds), code)
+
+    def _full(self, refused: Topic) -> None:
+        """One alone does not fit, so nothing will that costs as much.
+
+        Whether symbols are counted, or topics, or each kind by itself, is documented nowhere. So
+        other kinds are asked for by themselves, and so is what is of a symbol that is in already.
+        """
+        kind, symbol = refused
+        if symbol == EVERY:  # it may count as more than one
+            self._park([refused], SYMBOL_LIMIT)
+            return
+        inside = {s for _, s in self.acked}
+        if symbol in inside:  # even that costs a place: topics are counted
+            inside.clear()
+        same = (t for t in self._missing() if t[0] == kind and t[1] not in inside)
+        self._park([refused, *same], SYMBOL_LIMIT)
+
+    def _park(self, topics: Iterable[Topic], code: int) -> None:
+        wanted = [topic for topic in topics if topic in self.desired]  # still
+        if wanted:
+            self.parked = self.parked | dict.fromkeys(wanted, code)
+
+    def _missing(self) -> list[Topic]:
+        return [t for t in self.desired if t not in self.acked and t not in self.parked]
 
     def _reconcile(self) -> list[Action]:
         """Release before asking for more, one question at a time."""
@@ -142,5 +180,7 @@ class Session:
         if surplus := sorted(self.acked - self.desired.keys() - self._kept):
             self.asked = Drop(tuple(surplus[: self._most]))
         elif missing := self._missing():
+            if self._kinds_apart:
+                missing = [t for t in missing if t[0] == missing[0][0]]
             self.asked = Add(tuple(missing[: self._batch]))
         return [self.asked] if self.asked else []

@@ -51,7 +51,8 @@ class Snapshot(Struct, kw_only=True):
     taken_at: float
     orders: dict[str, ShownOrder] = field(default_factory=dict)
     fills: list[Fill] = field(default_factory=list)
-    gone: set[str] = field(default_factory=set)  # orders that Alpaca knows no more
+    looked_up: set[str] = field(default_factory=set)  # orders that were asked for by id
+    gone: set[str] = field(default_factory=set)  # of these, those that Alpaca does not know
     complete: bool = False
     unread: int = 0  # objects that make no sense
 

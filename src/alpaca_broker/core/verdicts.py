@@ -39,7 +39,8 @@ VERDICTS = {
 # These answer a subscription and leave the session as it was (Go SDK flow.go, [D] for 405).
 ABOUT_A_SUBSCRIPTION = frozenset({400, 405, 410, 413})
 
-ABOUT_THE_KIND = frozenset({410, 413})  # no symbol of this kind will be taken
+NO_WILDCARD = 413
+ABOUT_THE_KIND = frozenset({410, NO_WILDCARD})  # no symbol of this kind will be taken
 
 
 def verdict(code: int) -> Verdict:

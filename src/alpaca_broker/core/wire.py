@@ -2,38 +2,42 @@
 
 Owns the reading of Alpaca's market-data and trading messages. A frame of known messages is decoded
 in one pass; a frame with one unknown or malformed message costs a second, tolerant pass for that
-frame only, in which its neighbours survive. Never raises for bad input: counts it, keeps a sample.
+frame only, in which its neighbours survive; of one that breaks off, those before the damage. Never
+raises for bad input: counts it, keeps a sample.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
+
+from alpaca_broker.core.market_data import (
+    Band,
+    Bar,
+    Cancel,
+    Correction,
+    DailyBar,
+    Data,
+    HaltStatus,
+    News,
+    OptionQuote,
+    OptionTrade,
+    Orderbook,
+    Quote,
+    Trade,
+    UpdatedBar,
+)
+from alpaca_broker.core.salvage import json_parts, msgpack_parts
 
 SAMPLE_BYTES = 300
 MOST_DIGITS = 60
 _NUMERIC = re.compile(r"[+-]?[0-9]*\.?[0-9]+([eE][+-]?[0-9]+)?\Z")
-
-# What is read can always be written again: no time without a zone, no integer over 64 bits.
-Instant = Annotated[datetime, Meta(tz=True)]
-Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-
-
-class Trade(Struct, tag_field="T", tag="t", gc=False):
-    """One print: `S` symbol, `p` price, `s` size, `x` exchange, `c` conditions, `i` id."""
-
-    S: str
-    p: float
-    t: Instant
-    s: Int64 | float | None = None
-    x: str | None = None
-    c: list[str] | None = None
-    i: Int64 | None = None
 
 
 class Success(Struct, tag_field="T", tag="success", frozen=True):
@@ -50,62 +54,106 @@ class Refusal(Struct, tag_field="T", tag="error", frozen=True):
 
 
 class Subscription(Struct, tag_field="T", tag="subscription", frozen=True):
-    """The complete list of what this session is subscribed to."""
+    """The complete list of what this session is subscribed to; a list may be absent.
+
+    Corrections and cancels come by themselves with trades: their lists are not read.
+    """
 
     trades: list[str] | None = None
     quotes: list[str] | None = None
     bars: list[str] | None = None
+    updatedBars: list[str] | None = None
+    dailyBars: list[str] | None = None
+    statuses: list[str] | None = None
+    lulds: list[str] | None = None
+    orderbooks: list[str] | None = None
+    news: list[str] | None = None
+
+    @property
+    def lists(self) -> dict[str, list[str]]:
+        """The lists that are there, by kind."""
+        return {
+            kind: symbols
+            for kind in self.__struct_fields__
+            if (symbols := getattr(self, kind)) is not None
+        }
 
 
-# Corrections and cancels arrive unasked with trades; the other kinds only if somebody asks.
-class Quote(Struct, tag_field="T", tag="q", gc=False):
-    """A quote: not passed on."""
+Control = Success | Refusal | Subscription
+MarketMessage = Trade | OptionTrade | Data | Control
+
+_STOCKS = (
+    Trade
+    | Quote
+    | Bar
+    | UpdatedBar
+    | DailyBar
+    | HaltStatus
+    | Band
+    | Correction
+    | Cancel
+    | Orderbook
+    | News
+    | Control
+)
+_OPTIONS = OptionTrade | OptionQuote | Control
+
+# For whole frames, for the parts of one, and for one part.
+_Readers = tuple[
+    Callable[[bytes | str], list[Any]],
+    Callable[[bytes | str], list[msgspec.Raw]],
+    Callable[[msgspec.Raw | bytes], Any],
+]
 
 
-class Bar(Struct, tag_field="T", tag="b", gc=False):
-    """A minute bar: not passed on."""
+def _readers(codec: Any, kinds: Any) -> _Readers:
+    decoders = (codec.Decoder(list[kinds]), codec.Decoder(list[msgspec.Raw]), codec.Decoder(kinds))
+    whole, parts, one = (decoder.decode for decoder in decoders)
+    return whole, parts, one
 
 
-class Correction(Struct, tag_field="T", tag="c", gc=False):
-    """A corrected trade: not passed on."""
-
-
-class Cancel(Struct, tag_field="T", tag="x", gc=False):
-    """A cancelled trade: not passed on."""
-
-
-MarketMessage = Trade | Quote | Bar | Correction | Cancel | Success | Refusal | Subscription
-
-_frame = msgspec.json.Decoder(list[MarketMessage])
-_one = msgspec.json.Decoder(MarketMessage)
-_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_JSON = _readers(msgspec.json, _STOCKS)
+_OPTIONS_JSON = _readers(msgspec.json, _OPTIONS)
+_OPTIONS_MSGPACK = _readers(msgspec.msgpack, _OPTIONS)
 
 
 class MarketDecoder:
     """Decodes market-data frames and counts what it could not read."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, msgpack: bool = False) -> None:
+        # What comes as text is JSON even where MessagePack is spoken: an error may come so.
+        self._text = _OPTIONS_JSON if msgpack else _JSON
+        self._binary = _OPTIONS_MSGPACK if msgpack else _JSON
+        self._whole_text, self._whole_binary = self._text[0], self._binary[0]
         self.malformed = 0
         self.sample: str | None = None
 
     def decode(self, frame: bytes | str) -> list[MarketMessage]:
         """The messages of a frame, in order. Never raises; see `malformed` and `sample`."""
         try:
-            return _frame.decode(frame)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            if type(frame) is str:
+                return self._whole_text(frame)
+            return self._whole_binary(frame)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return self._tolerantly(frame)
 
     def _tolerantly(self, frame: bytes | str) -> list[MarketMessage]:
+        readers = self._text if isinstance(frame, str) else self._binary
+        _, split, read = readers
+        parts: Sequence[msgspec.Raw | bytes]
         try:
-            parts = _raws.decode(frame)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            parts = split(frame)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
             self._count(frame)
-            return []
+            if readers is _OPTIONS_MSGPACK and isinstance(frame, bytes):
+                parts = msgpack_parts(frame)
+            else:
+                parts = json_parts(frame)
         messages: list[MarketMessage] = []
         for part in parts:
             try:
-                messages.append(_one.decode(part))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                messages.append(read(part))
+            except (msgspec.MsgspecError, UnicodeError, RecursionError):
                 self._count(bytes(part))
         return messages
 
@@ -117,14 +165,26 @@ class MarketDecoder:
         self.sample = text[:SAMPLE_BYTES]
 
 
-def auth_message(key_id: str, secret: str) -> bytes:
-    """The market-data authentication, JSON."""
-    return msgspec.json.encode({"action": "auth", "key": key_id, "secret": secret})
+def auth_message(key_id: str, secret: str, *, msgpack: bool = False) -> bytes:
+    """The market-data authentication."""
+    return _encoded({"action": "auth", "key": key_id, "secret": secret}, msgpack)
 
 
-def subscribe_message(action: Literal["subscribe", "unsubscribe"], symbols: list[str]) -> bytes:
-    """A (un)subscription of trades, JSON."""
-    return msgspec.json.encode({"action": action, "trades": symbols})
+def subscribe_message(
+    action: Literal["subscribe", "unsubscribe"],
+    topics: Iterable[tuple[str, str]],
+    *,
+    msgpack: bool = False,
+) -> bytes:
+    """A (un)subscription: the symbols of each kind."""
+    lists: dict[str, list[str]] = {}
+    for kind, symbol in topics:
+        lists.setdefault(kind, []).append(symbol)
+    return _encoded({"action": action, **lists}, msgpack)
+
+
+def _encoded(message: dict[str, Any], msgpack: bool) -> bytes:
+    return msgspec.msgpack.encode(message) if msgpack else msgspec.json.encode(message)
 
 
 def trading_auth_message(key_id: str, secret: str) -> bytes:

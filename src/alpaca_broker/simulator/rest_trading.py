@@ -13,6 +13,7 @@ from aiohttp import web
 from alpaca_broker.simulator import calendar, rest_lists
 from alpaca_broker.simulator.accounts import Account, account_json, position_json
 from alpaca_broker.simulator.brackets import bracket_of
+from alpaca_broker.simulator.coins import COINS
 from alpaca_broker.simulator.exchange import Exchange
 from alpaca_broker.simulator.orders import (
     Order,
@@ -151,19 +152,20 @@ class TradingApi:
         return answer(done, 207)
 
     async def _assets(self, request: web.Request) -> web.Response:
-        query = request.query
-        if query.get("status", "active") != "active" or (
-            query.get("asset_class", "us_equity") != "us_equity"
-        ):
-            return answer([])
-        names = sorted(filter(is_symbol, self._known_symbols()))  # the stream takes any
+        names: list[str] = []
+        if request.query.get("status", "active") == "active":
+            match request.query.get("asset_class", "us_equity"):
+                case "us_equity":
+                    names = sorted(filter(is_symbol, self._known_symbols()))  # the stream takes any
+                case "crypto":
+                    names = sorted(COINS)
         return answer([_asset_json(symbol) for symbol in names])
 
     async def _asset(self, request: web.Request) -> web.Response:
         name = request.match_info["symbol"]
-        by_id = {asset_id(symbol): symbol for symbol in self._known_symbols()}
+        by_id = {asset_id(symbol): symbol for symbol in self._known_symbols().union(COINS)}
         symbol = by_id.get(name, name)
-        if not is_symbol(symbol):
+        if not (is_symbol(symbol) or symbol in COINS):
             raise OrderRefused(404, 40410000, f"asset not found for {name}")
         return answer(_asset_json(symbol))
 
@@ -213,10 +215,11 @@ class TradingApi:
 
 
 def _asset_json(symbol: str) -> dict[str, Any]:
+    crypto = symbol in COINS
     return {
         "id": asset_id(symbol),
-        "class": "us_equity",
-        "exchange": "NASDAQ",
+        "class": "crypto" if crypto else "us_equity",
+        "exchange": "CRYPTO" if crypto else "NASDAQ",
         "symbol": symbol,
         "name": f"{symbol} (simulated)",
         "status": "active",

@@ -1,0 +1,274 @@
+"""The channels of everything but trades: `seq`, the prepared commands, and Alpaca's words as ours.
+
+Owns what happens to a quote, a bar, a halt, a correction, an article or a book between decoding and
+Redis. As for trades, nothing waits and nothing is built that is not published. Runs in the price
+producer's loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from time import time
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from alpaca_broker.alpaca.rest import PastBar
+from alpaca_broker.bus.publisher import Publisher
+from alpaca_broker.core import channels as names
+from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.feeds import CONTENT, EVERY, Topic
+from alpaca_broker.core.market_data import (
+    Band,
+    Bar,
+    Cancel,
+    Correction,
+    DailyBar,
+    Data,
+    HaltStatus,
+    Level,
+    News,
+    OptionQuote,
+    Orderbook,
+    Quote,
+    UpdatedBar,
+)
+from alpaca_broker.core.messages import (
+    BarUpdate,
+    NewsItem,
+    OrderbookUpdate,
+    PrintedTrade,
+    QuoteUpdate,
+    TradeCancel,
+    TradeCorrection,
+    TradingStatus,
+)
+from alpaca_broker.price_lanes import MOST_LANES, Lane
+
+MOST_NAMED = 1_000  # symbols of one article that are looked at
+
+
+class MarketLanes:
+    """Every channel of one feed but its prices."""
+
+    def __init__(
+        self,
+        feed: str,
+        channels: Channels,
+        publisher: Publisher,
+        is_wanted: Callable[[Topic], bool],
+    ) -> None:
+        self._feed, self._channels, self._is_wanted = feed, channels, is_wanted
+        self._publish = publisher.publish
+        self._encode = msgspec.json.Encoder().encode
+        self._lanes: dict[str, dict[str, Lane]] = {kind: {} for kind in names.MARKET_DATA}
+        self._quotes = self._lanes[names.QUOTE]
+        self.epoch = 0
+        self.messages = 0
+        self.turned_away = 0
+        self._ways: dict[type[Struct], Callable[[Any, float], None]] = {
+            Quote: self._quote,
+            OptionQuote: self._quote,
+            Bar: self._bar,
+            UpdatedBar: self._bar,
+            DailyBar: self._bar,
+            HaltStatus: self._halt,
+            Band: self._band,
+            Correction: self._correction,
+            Cancel: self._cancel,
+            Orderbook: self._orderbook,
+            News: self._news,
+        }
+
+    def publish(self, message: Data, received_at: float) -> None:
+        """Publish one message on its channel."""
+        self._ways[type(message)](message, received_at)
+
+    def _quote(self, quote: Quote | OptionQuote, received_at: float) -> None:
+        lane = self._quotes.get(quote.S) or self._lane(names.QUOTE, quote.S)
+        if lane is None:
+            return
+        lane.seq += 1
+        self.messages += 1
+        update = QuoteUpdate(
+            quote.S,
+            quote.bp,
+            quote.bs,
+            quote.bx,
+            quote.ap,
+            quote.as_,
+            quote.ax,
+            quote.c,
+            quote.t.timestamp(),
+            self._feed,
+            received_at,
+            lane.seq,
+            self.epoch,
+        )
+        self._publish(lane.head, self._encode(update))
+
+    def _bar(self, bar: Bar, received_at: float) -> None:
+        def build(seq: int) -> BarUpdate:
+            return BarUpdate(
+                symbol=bar.S,
+                timeframe="1Day" if isinstance(bar, DailyBar) else "1Min",
+                updated=isinstance(bar, UpdatedBar),
+                open=bar.o,
+                high=bar.h,
+                low=bar.l,
+                close=bar.c,
+                volume=bar.v,
+                vwap=bar.vw,
+                trade_count=bar.n,
+                timestamp=bar.t.timestamp(),
+                feed=self._feed,
+                received_at=received_at,
+                seq=seq,
+                epoch=self.epoch,
+            )
+
+        self._say(names.BAR, bar.S, build)
+
+    def backfill_bar(self, symbol: str, bar: PastBar) -> None:
+        """Publish a minute bar that was recovered after a gap."""
+
+        def build(seq: int) -> BarUpdate:
+            return BarUpdate(
+                symbol=symbol,
+                timeframe="1Min",
+                updated=False,
+                open=bar.o,
+                high=bar.h,
+                low=bar.l,
+                close=bar.c,
+                volume=bar.v,
+                vwap=bar.vw,
+                trade_count=bar.n,
+                timestamp=bar.t.timestamp(),
+                feed=self._feed,
+                received_at=round(time(), 6),
+                seq=seq,
+                epoch=self.epoch,
+                source="backfill",
+            )
+
+        self._say(names.BAR, symbol, build)
+
+    def _halt(self, status: HaltStatus, received_at: float) -> None:
+        def build(seq: int) -> TradingStatus:
+            return TradingStatus(
+                status.S,
+                *(status.t.timestamp(), self._feed, received_at, seq, self.epoch),
+                status_code=status.sc,
+                status_message=status.sm,
+                reason_code=status.rc,
+                reason_message=status.rm,
+            )
+
+        self._say(names.TRADING_STATUS, status.S, build)
+
+    def _band(self, band: Band, received_at: float) -> None:
+        def build(seq: int) -> TradingStatus:
+            return TradingStatus(
+                band.S,
+                *(band.t.timestamp(), self._feed, received_at, seq, self.epoch),
+                limit_up=band.u,
+                limit_down=band.d,
+                indicator=band.i,
+            )
+
+        self._say(names.TRADING_STATUS, band.S, build)
+
+    def _correction(self, c: Correction, received_at: float) -> None:
+        def build(seq: int) -> TradeCorrection:
+            return TradeCorrection(
+                c.S,
+                PrintedTrade(c.op, c.os, c.x, c.oc, c.oi),
+                PrintedTrade(c.cp, c.cs, c.x, c.cc, c.ci),
+                *(c.t.timestamp(), self._feed, received_at, seq, self.epoch),
+            )
+
+        if self._is_asked_for("corrections", c.S):
+            self._say(names.CORRECTION, c.S, build)
+
+    def _cancel(self, cancel: Cancel, received_at: float) -> None:
+        def build(seq: int) -> TradeCancel:
+            return TradeCancel(
+                cancel.S,
+                PrintedTrade(cancel.p, cancel.s, cancel.x, None, cancel.i),
+                cancel.a,
+                *(cancel.t.timestamp(), self._feed, received_at, seq, self.epoch),
+            )
+
+        if self._is_asked_for("corrections", cancel.S):
+            self._say(names.CORRECTION, cancel.S, build)
+
+    def _orderbook(self, book: Orderbook, received_at: float) -> None:
+        def build(seq: int) -> OrderbookUpdate:
+            return OrderbookUpdate(
+                book.S,
+                _levels(book.b),
+                _levels(book.a),
+                book.r,
+                *(book.t.timestamp(), self._feed, received_at, seq, self.epoch),
+            )
+
+        self._say(names.ORDERBOOK, book.S, build)
+
+    def _news(self, news: News, received_at: float) -> None:
+        """An article goes to each of its symbols that somebody wants, and to `*`."""
+        about = news.symbols or []
+        for symbol in (EVERY, *dict.fromkeys(islice(about, MOST_NAMED))):
+            if self._is_wanted(("news", symbol)):
+                self._say(names.NEWS, symbol, self._article(news, symbol, received_at))
+
+    def _article(self, news: News, symbol: str, received_at: float) -> Callable[[int], NewsItem]:
+        created_at = news.created_at.timestamp()
+        updated_at = created_at if news.updated_at is None else news.updated_at.timestamp()
+
+        def build(seq: int) -> NewsItem:
+            return NewsItem(
+                symbol=symbol,
+                id=news.id,
+                headline=news.headline,
+                summary=news.summary,
+                author=news.author,
+                url=news.url,
+                symbols=news.symbols or [],
+                created_at=created_at,
+                updated_at=updated_at,
+                timestamp=updated_at,
+                feed=self._feed,
+                received_at=received_at,
+                seq=seq,
+                epoch=self.epoch,
+                source=news.source,
+                content=news.content if self._is_wanted((CONTENT, symbol)) else UNSET,
+            )
+
+        return build
+
+    def _is_asked_for(self, kind: str, symbol: str) -> bool:
+        return self._is_wanted((kind, symbol)) or self._is_wanted((kind, EVERY))
+
+    def _say(self, kind: str, symbol: str, build: Callable[[int], Struct]) -> None:
+        lane = self._lanes[kind].get(symbol) or self._lane(kind, symbol)
+        if lane is None:
+            return
+        lane.seq += 1
+        self.messages += 1
+        self._publish(lane.head, self._encode(build(lane.seq)))
+
+    def _lane(self, kind: str, symbol: str) -> Lane | None:
+        lanes = self._lanes[kind]
+        if len(lanes) >= MOST_LANES:
+            self.turned_away += 1
+            return None
+        lane = lanes[symbol] = Lane(self._channels.market_data(kind, symbol))
+        return lane
+
+
+def _levels(levels: list[Level] | None) -> list[list[float]]:
+    return [[level.p, level.s] for level in levels or ()]
