@@ -50,7 +50,7 @@ def test_defaults_are_alpacas_own_places(env_file: Path) -> None:
     assert settings.trading_stream_url("paper") == "wss://paper-api.alpaca.markets/stream"
     assert settings.trading_stream_url("live") == "wss://api.alpaca.markets/stream"
     assert settings.redis().where == "127.0.0.1:6379"
-    assert (settings.log_level, settings.prices_when_behind) == ("INFO", "wait")
+    assert (settings.log_level, settings.prices_when_behind) == ("INFO", "conflate")
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,12 @@ class AlpacaBroker:
             ),
             channels=channels,
             hours=hours,
-            publisher=lambda: Publisher(target, bound=settings.price_buffer, fence=fence),
+            publisher=lambda: Publisher(
+                target,
+                bound=settings.price_buffer,
+                conflates=settings.prices_when_behind == "conflate",
+                fence=fence,
+            ),
         )
         self._orders = OrderProducer(
             lambda claim: tuple(
@@ -211,6 +216,7 @@ class AlpacaBroker:
             feeds=feeds,
             accounts=accounts,
             bots=len(self._control.registrar.registry),
+            conflating=self._prices.conflating,
         )
 
     @property

@@ -118,7 +118,27 @@ class MarketFeed:
             error=error,
             refused={_shown(t): code for t, code in islice(refused.items(), MOST_REFUSED)},
             refused_total=len(refused),
+            skipped=self._skipped,
         )
+
+    @property
+    def _skipped(self) -> int:
+        lanes, others = self._lanes, self._other_lanes
+        return (lanes.kept.skipped if lanes else 0) + (others.kept.skipped if others else 0)
+
+    def release(self, most: int) -> bool:
+        """Redis has caught up: publish so many of what was kept; whether there is still more."""
+        lanes, others = self._lanes, self._other_lanes
+        assert lanes is not None, "`use` comes first"
+        assert others is not None
+        lanes.kept.release(most)
+        others.kept.release(most)
+        if lanes.kept or others.kept:
+            return True
+        if left_out := others.left_out:
+            others.left_out = 0
+            self.lost(f"Redis was behind: {left_out} messages were left out")
+        return False
 
     def _advice(self, refusal: UpstreamRefused) -> str:
         """What to check where Alpaca refuses the link for good."""
@@ -247,6 +267,7 @@ class MarketFeed:
                 self._continuity.breaks(_symbols(session.acked), sys.exc_info()[1])
             self._session = Session(self.wanted.topics)
             self._ready, self._traded = frozenset(), frozenset()
+            lanes.kept.drop()
             lanes.snapshots.clear()
             self._show(live=False)
 

@@ -41,6 +41,7 @@ ENV_FILE = Path("configs/.env")
 StockFeed = Literal["iex", "sip", "delayed_sip", "test", "boats", "overnight"]
 CryptoFeed = Literal["us", "us-1", "eu-1"]
 OptionFeed = Literal["indicative", "opra"]
+WhenBehind = Literal["conflate", "wait"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -116,7 +117,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
 
     channel_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{0,64}$")] = ""
-    prices_when_behind: Annotated[Literal["wait"], BeforeValidator(_lower)] = "wait"
+    prices_when_behind: Annotated[WhenBehind, BeforeValidator(_lower)] = "conflate"
     price_buffer: Annotated[int, Field(ge=100, le=10_000_000)] = 50_000
     canary_symbol: Annotated[str, BeforeValidator(_upper)] = ""
     backfill_trades: Annotated[int, Field(ge=1, le=10_000)] = 1_000

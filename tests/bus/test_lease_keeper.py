@@ -81,19 +81,29 @@ async def test_the_first_leads_at_once_and_says_so(
         assert 0 < await client.pttl(f"{prefix}broker:leader") <= LASTS_S * 1_000
 
 
-async def test_a_second_one_waits_and_takes_over(valkey: EmbeddedRedis, prefix: str) -> None:
-    """A leader that goes without a word is replaced within three seconds, by a higher epoch."""
+async def test_a_second_one_waits_and_takes_over(
+    valkey: EmbeddedRedis, prefix: str, client: Any
+) -> None:
+    """A leader that goes without a word is replaced within three seconds, by a higher epoch.
+
+    What it left open is cut: nothing that hangs in a connection of its arrives any more.
+    """
+    left_open = await redis.asyncio.Redis(port=valkey.port, single_connection_client=True)
+    number = await left_open.client_id()
     second = Copy(valkey, prefix, "second")
     async with Copy(valkey, prefix, "first").running() as first:
         await soon(lambda: first.epochs)
+        first.fence.enter("pipe", number, lambda: True)
         standing_by = asyncio.create_task(second.keeper.run())
-        await soon(lambda: second.keeper._stood_by)
+        await soon(lambda: second.keeper._seen and number in second.keeper._seen[1].connections)
         assert second.epochs == []
         assert not second.fence.is_open
     began = monotonic()
     await soon(lambda: second.epochs)
     assert 1.0 < monotonic() - began < 3.0
     assert second.epochs[0] > first.epochs[0]
+    assert number not in {int(c["id"]) for c in await client.client_list()}
+    await left_open.aclose()
     standing_by.cancel()
     await asyncio.wait([standing_by])
 

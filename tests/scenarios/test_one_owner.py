@@ -205,7 +205,7 @@ def test_a_leader_cut_off_from_redis_is_replaced_and_then_lets_go(
     admin.close()
 
 
-def test_the_lease_names_every_connection_and_the_winner_cuts_them(
+def test_the_lease_names_every_connection(
     own_valkey: EmbeddedRedis, simulator: SimulatorThread
 ) -> None:
     """Those of prices, orders and control; one that comes later is named before it writes."""

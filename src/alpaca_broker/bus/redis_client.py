@@ -79,7 +79,7 @@ def advice(error: Exception, target: RedisTarget) -> str:
     if isinstance(error, NoPermissionError):
         return f"Redis at {where} does not permit it: check the user's ACL rules ({error})"
     if isinstance(error, RedisTimeoutError | TimeoutError):
-        return f"Redis at {where} does not answer: is it overloaded, or a firewall in between?"
+        return f"Redis at {where} does not answer: overloaded, without TLS, or behind a firewall"
     if (refusal := tls_refusal(error)) is not None:
         return f"TLS to Redis at {where} failed: {refusal}. Check REDIS_TLS and REDIS_TLS_CA"
     if isinstance(error, RedisConnectionError | OSError):
