@@ -6,6 +6,8 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet install
 OURS = --no-deps --no-build-isolation -e .
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header pyproject.toml $(ARGS)
+# Tests run side by side; most of their time is waiting.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n + 1 > 6 ? 6 : n + 1)))
 .PHONY: help demo run test soak check fix lock contract clean
 
 help: ## list what there is
@@ -18,7 +20,7 @@ run: .venv/run ## the broker, with the keys in configs/.env
 	@$(BIN)/alpaca-broker run $(ARGS)
 
 test: check ## all checks and all tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(JOBS) $(ARGS)
 
 soak: .venv/dev ## the long versions of the storms: more seeds, more kills, real lengths
 	$(BIN)/pytest --soak -m soak -s -o timeout=3600 $(ARGS)

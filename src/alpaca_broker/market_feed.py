@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import islice
 from time import monotonic, time
 
@@ -25,7 +25,16 @@ from alpaca_broker.continuity import Continuity
 from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.answers import FeedView
 from alpaca_broker.core.channels import Channels
-from alpaca_broker.core.feeds import EVERY, NOTHING, Feed, Topic, Wanted
+from alpaca_broker.core.feeds import (
+    EVERY,
+    NOTHING,
+    Feed,
+    Topic,
+    Wanted,
+    shown,
+    symbols_of,
+    traded,
+)
 from alpaca_broker.core.health import with_canary
 from alpaca_broker.core.market_data import OptionTrade, Trade
 from alpaca_broker.core.messages import FeedStatus, Gap
@@ -116,7 +125,7 @@ class MarketFeed:
             symbols=len(self.symbols),
             last_message=self._continuity.last_frame,
             error=error,
-            refused={_shown(t): code for t, code in islice(refused.items(), MOST_REFUSED)},
+            refused={shown(t): code for t, code in islice(refused.items(), MOST_REFUSED)},
             refused_total=len(refused),
             skipped=self._skipped,
         )
@@ -170,7 +179,7 @@ class MarketFeed:
     @property
     def symbols(self) -> frozenset[str]:
         """The symbols of those topics."""
-        return _symbols(self._session.acked)
+        return symbols_of(self._session.acked)
 
     def want(self, wanted: Wanted) -> None:
         """Replace what shall be subscribed; whoever comes first goes first under a limit."""
@@ -264,7 +273,7 @@ class MarketFeed:
         finally:
             # What a dead link had acknowledged is no longer true, nor are its prices current.
             if session.acked:
-                self._continuity.breaks(_symbols(session.acked), sys.exc_info()[1])
+                self._continuity.breaks(symbols_of(session.acked), sys.exc_info()[1])
             self._session = Session(self.wanted.topics)
             self._ready, self._traded = frozenset(), frozenset()
             lanes.kept.drop()
@@ -360,14 +369,14 @@ class MarketFeed:
             await self._settled.wait()
             self._settled.clear()
             confirmed = session.acked
-            self._traded = _traded(confirmed)
-            lanes.snapshots.forget(_traded(self._ready - confirmed))
-            new = sorted(_traded(confirmed - self._ready) - {EVERY})
+            self._traded = traded(confirmed)
+            lanes.snapshots.forget(traded(self._ready - confirmed))
+            new = sorted(traded(confirmed - self._ready) - {EVERY})
             await self._last_prices.look_up(rest, new, lanes)
             lanes.snapshots.tick(monotonic())
             self._ready = confirmed
             self._show(live=True)
-            self._continuity.mends(_symbols(confirmed), self._epoch)
+            self._continuity.mends(symbols_of(confirmed), self._epoch)
 
     async def _tick(self, lanes: PriceLanes) -> None:
         while True:
@@ -391,16 +400,3 @@ class MarketFeed:
     def lost(self, reason: str) -> None:
         """What was read did not reach Redis: it is not sent again, and a gap says so."""
         self._continuity.lost(reason, self.symbols, self._epoch)
-
-
-def _symbols(topics: Iterable[Topic]) -> frozenset[str]:
-    return frozenset(symbol for _, symbol in topics)
-
-
-def _traded(topics: Iterable[Topic]) -> frozenset[str]:
-    return frozenset(symbol for kind, symbol in topics if kind == "trades")
-
-
-def _shown(topic: Topic) -> str:
-    kind, symbol = topic
-    return symbol if kind == "trades" else f"{kind}:{symbol}"

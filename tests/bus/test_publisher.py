@@ -234,7 +234,10 @@ async def test_an_idle_connection_is_pinged_and_a_ping_is_no_price(
 ) -> None:
     """It is found dead before it is needed, and counted nowhere."""
     monkeypatch.setattr("alpaca_broker.bus.publisher.IDLE_FOR_S", 0.0)
+    written: list[bytes] = []
     async with publishing(target(valkey)) as publisher:
-        await until(lambda: publisher._pinged)
+        write = publisher._write
+        monkeypatch.setattr(publisher, "_write", lambda d, n: (written.append(d), write(d, n)))
+        await until(lambda: any(b"PING" in data for data in written))
         await until(lambda: not publisher._pinged)
         assert (publisher.acknowledged, publisher.lost) == (0, 0)

@@ -146,3 +146,19 @@ def at_alpaca(wish: Topic) -> Topic:
     """The topic to subscribe to at Alpaca for what a bot wishes."""
     asked = _COMES_WITH.get(wish[0])
     return wish if asked is None else (asked, wish[1])
+
+
+def symbols_of(topics: Iterable[Topic]) -> frozenset[str]:
+    """The symbols of which something is subscribed."""
+    return frozenset(symbol for _, symbol in topics)
+
+
+def traded(topics: Iterable[Topic]) -> frozenset[str]:
+    """The symbols whose trades are subscribed."""
+    return frozenset(symbol for kind, symbol in topics if kind == "trades")
+
+
+def shown(topic: Topic) -> str:
+    """A topic as people see it: trades are what a symbol alone means."""
+    kind, symbol = topic
+    return symbol if kind == "trades" else f"{kind}:{symbol}"
