@@ -386,16 +386,9 @@ class MarketFeed:
     def _show(self, *, live: bool) -> None:
         lanes = self._lanes
         assert lanes is not None
-        self._on_view(
-            FeedView(
-                self.name,
-                live,
-                self._ready,
-                dict(self._session.parked),
-                lanes.snapshots.latest.get,
-                self._state.error if self._state.state == "refused" else None,
-            )
-        )
+        refused_for = self._state.error if self._state.state == "refused" else None
+        last, parked = lanes.snapshots.latest.get, dict(self._session.parked)
+        self._on_view(FeedView(self.name, live, self._ready, parked, last, refused_for))
 
     def lost(self, reason: str) -> None:
         """What was read did not reach Redis: it is not sent again, and a gap says so."""
