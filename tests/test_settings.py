@@ -50,7 +50,7 @@ def test_defaults_are_alpacas_own_places(env_file: Path) -> None:
     assert settings.trading_stream_url("paper") == "wss://paper-api.alpaca.markets/stream"
     assert settings.trading_stream_url("live") == "wss://api.alpaca.markets/stream"
     assert settings.redis().where == "127.0.0.1:6379"
-    assert (settings.log_level, settings.prices_when_behind) == ("INFO", "wait")
+    assert (settings.log_level, settings.prices_when_behind) == ("INFO", "conflate")
 
 
 @pytest.mark.parametrize(
@@ -144,6 +144,7 @@ def test_a_data_account_without_keys_is_named(env_file: Path) -> None:
         ("CHANNEL_PREFIX", "with space"),
         ("PRICES_WHEN_BEHIND", "drop"),
         ("PRICE_BUFFER", "1"),
+        ("CANARY_SYMBOL", "SPY,QQQ"),
         ("ALPACA_ACCOUNTS", "paper"),
     ],
 )

@@ -25,7 +25,7 @@ from alpaca_broker.bus.redis_client import connect
 from alpaca_broker.bus.registrar import Registrar, Rules
 from alpaca_broker.control import Control, MakeRest
 from alpaca_broker.core.channels import Channels
-from alpaca_broker.core.feeds import Topic
+from alpaca_broker.core.feeds import Feed, Feeds, Topic
 from alpaca_broker.core.lease import fingerprints
 from alpaca_broker.core.messages import AccountStatus, FeedStatus, Gap, OverallState, Status
 from alpaca_broker.core.registration import Limits
@@ -97,6 +97,7 @@ class AlpacaBroker:
                     linger_s=settings.feed_linger,
                     hours=hours,
                     backfill_trades=settings.backfill_trades,
+                    canary=_canary(settings.canary_symbol, self._feeds, feed),
                     changed=self._changed,
                     on_view=lambda view: self._control_thread.call(self._control.view, view),
                     on_gap=self._gap,
@@ -105,7 +106,12 @@ class AlpacaBroker:
             ),
             channels=channels,
             hours=hours,
-            publisher=lambda: Publisher(target, bound=settings.price_buffer, fence=fence),
+            publisher=lambda: Publisher(
+                target,
+                bound=settings.price_buffer,
+                conflates=settings.prices_when_behind == "conflate",
+                fence=fence,
+            ),
         )
         self._orders = OrderProducer(
             lambda claim: tuple(
@@ -210,6 +216,7 @@ class AlpacaBroker:
             feeds=feeds,
             accounts=accounts,
             bots=len(self._control.registrar.registry),
+            conflating=self._prices.conflating,
         )
 
     @property
@@ -283,6 +290,12 @@ def _rules(settings: Settings) -> Rules:
         discover=settings.listening_is_enough,
         verify=settings.check_symbols,
     )
+
+
+def _canary(symbol: str, feeds: Feeds, feed: Feed) -> Topic | None:
+    """The canary's trades, where this feed has them."""
+    topic = ("trades", symbol)
+    return topic if symbol and feeds.of(topic) is feed and feeds.have(topic) else None
 
 
 def _trading_rest(settings: Settings) -> MakeRest:

@@ -19,7 +19,7 @@ from alpaca_broker.backfill import Backfill
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.backfill import Edges, bar_key, key_of
-from alpaca_broker.core.feeds import Feed
+from alpaca_broker.core.feeds import Feed, Topic
 from alpaca_broker.core.market_data import Bar, OptionTrade, Trade
 from alpaca_broker.core.messages import Gap
 from alpaca_broker.core.outage import RESTARTED, Outage
@@ -44,6 +44,7 @@ class Continuity:
         hours: MarketHours,
         *,
         backfill_trades: int,
+        canary: Topic | None,
         changed: Callable[[], None],
         on_gap: Callable[[Gap], None],
     ) -> None:
@@ -51,7 +52,9 @@ class Continuity:
         self._data_url, self._keys = data_url, keys
         self._hours, self._most, self._on_gap = hours, backfill_trades, on_gap
         self._outage = Outage()
-        self._watch = LinkWatch(feed.name, url, hours, changed=changed)
+        self._watch = LinkWatch(
+            *(feed.name, url, hours), canary=canary and canary[1], changed=changed
+        )
         self._backfill: Backfill | None = None
         self._edges, self._bar_edges = Edges(), Edges()
         self.last_frame: float | None = None  # epoch seconds, ours
@@ -149,9 +152,10 @@ class Continuity:
         self,
         http: aiohttp.ClientSession,
         lanes: PriceLanes,
-        *,
         listens: Callable[[], bool],
+        *,
         traded: Callable[[], frozenset[str]],
+        is_subscribed: Callable[[], bool],
     ) -> None:
         """Look after a live link until cancelled.
 
@@ -168,7 +172,7 @@ class Continuity:
             Watched(
                 last_data=lambda: self._last_data,
                 listens=listens,
-                is_subscribed=lambda: bool(traded()),
+                is_subscribed=is_subscribed,
                 traded=traded,
                 known=lanes.snapshots.times,
                 ask=None if self._latest is None else ask,

@@ -26,6 +26,7 @@ from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.answers import FeedView
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.feeds import EVERY, NOTHING, Feed, Topic, Wanted
+from alpaca_broker.core.health import with_canary
 from alpaca_broker.core.market_data import OptionTrade, Trade
 from alpaca_broker.core.messages import FeedStatus, Gap
 from alpaca_broker.core.session import Session
@@ -66,6 +67,7 @@ class MarketFeed:
         linger_s: float,
         hours: MarketHours,
         backfill_trades: int,
+        canary: Topic | None,
         changed: Callable[[], None],
         on_view: Callable[[FeedView], None],
         on_gap: Callable[[Gap], None],
@@ -84,6 +86,7 @@ class MarketFeed:
         self._continuity = Continuity(
             *(feed, url, data_url, keys, hours),
             backfill_trades=backfill_trades,
+            canary=canary,
             changed=self._state.changed,
             on_gap=on_gap,
         )
@@ -91,6 +94,7 @@ class MarketFeed:
         self._lanes: PriceLanes | None = None
         self._other_lanes: MarketLanes | None = None
         self.wanted: Wanted = NOTHING
+        self._canary = canary
         self._ready: frozenset[Topic] = frozenset()
         self._traded: frozenset[str] = frozenset()  # whose trades Alpaca has confirmed
         self._wishes, self._settled = asyncio.Event(), asyncio.Event()
@@ -114,7 +118,27 @@ class MarketFeed:
             error=error,
             refused={_shown(t): code for t, code in islice(refused.items(), MOST_REFUSED)},
             refused_total=len(refused),
+            skipped=self._skipped,
         )
+
+    @property
+    def _skipped(self) -> int:
+        lanes, others = self._lanes, self._other_lanes
+        return (lanes.kept.skipped if lanes else 0) + (others.kept.skipped if others else 0)
+
+    def release(self, most: int) -> bool:
+        """Redis has caught up: publish so many of what was kept; whether there is still more."""
+        lanes, others = self._lanes, self._other_lanes
+        assert lanes is not None, "`use` comes first"
+        assert others is not None
+        lanes.kept.release(most)
+        others.kept.release(most)
+        if lanes.kept or others.kept:
+            return True
+        if left_out := others.left_out:
+            others.left_out = 0
+            self.lost(f"Redis was behind: {left_out} messages were left out")
+        return False
 
     def _advice(self, refusal: UpstreamRefused) -> str:
         """What to check where Alpaca refuses the link for good."""
@@ -155,11 +179,15 @@ class MarketFeed:
         self._need.set(bool(wanted.topics))
         self._follow()
 
+    def _topics(self) -> tuple[Topic, ...]:
+        """What to ask Alpaca for: what bots want, and the canary where there is a place for it."""
+        return with_canary(self.wanted.topics, self._canary, self._session.parked)
+
     def _follow(self) -> None:
-        """Recover what bots asked for: trades, and minute bars where they have those, too."""
-        recovered = frozenset(s for kind, s in self.wanted.extras if kind == "backfill")
-        bars = frozenset(s for kind, s in self.wanted.topics if kind == "bars" and s in recovered)
-        self._continuity.follow(recovered, bars)
+        """Recover the trades that bots asked for, and the minute bars that they hear."""
+        trades = frozenset(symbol for kind, symbol in self.wanted.extras if kind == "backfill")
+        bars = frozenset(symbol for kind, symbol in self.wanted.topics if kind == "bars")
+        self._continuity.follow(trades, bars)
 
     def missed_since(self, at: float | None) -> None:
         """A broker before us received until `at` (epoch seconds): what follows is a gap."""
@@ -216,7 +244,7 @@ class MarketFeed:
 
     async def _converse(self, http: aiohttp.ClientSession, lanes: PriceLanes) -> None:
         """One link, from opening to its end."""
-        session = self._session = Session(self.wanted.topics)
+        session = self._session = Session(self._topics())
         opening = open_link(http, self._url, msgpack=self.feed.is_msgpack)
         try:
             async with opening as link, asyncio.TaskGroup() as tasks:
@@ -228,7 +256,9 @@ class MarketFeed:
                 tasks.create_task(self._make_ready(http, session, lanes), name="last prices")
                 tasks.create_task(talk.watch(self._listens), name="answers")
                 watch = self._continuity.watch(
-                    http, lanes, listens=self._listens, traded=lambda: self._traded
+                    *(http, lanes, self._listens),
+                    traded=lambda: self._traded,
+                    is_subscribed=lambda: bool(session.acked),
                 )
                 tasks.create_task(watch, name="watch")
                 tasks.create_task(link.stay_heard(self._listens), name="pings")
@@ -239,6 +269,7 @@ class MarketFeed:
                 self._continuity.breaks(_symbols(session.acked), sys.exc_info()[1])
             self._session = Session(self.wanted.topics)
             self._ready, self._traded = frozenset(), frozenset()
+            lanes.kept.drop()
             lanes.snapshots.clear()
             self._show(live=False)
 
@@ -312,13 +343,15 @@ class MarketFeed:
         while True:
             await self._wishes.wait()
             self._wishes.clear()
-            await talk.say(session.want(self.wanted.topics))
+            await talk.say(session.want(self._topics()))
 
     def _answered(self, talk: Questions, session: Session) -> None:
         if session.settled:
             talk.answered()
             self._state.changed()
             self._settled.set()
+            if self._canary in session.desired and self._canary not in self._topics():
+                self._wishes.set()  # it took the place of somebody who is wanted
 
     async def _make_ready(
         self, http: aiohttp.ClientSession, session: Session, lanes: PriceLanes

@@ -17,6 +17,7 @@ from msgspec import UNSET, Struct
 
 from alpaca_broker.alpaca.rest import PastBar
 from alpaca_broker.bus.publisher import Publisher
+from alpaca_broker.conflation import Conflation
 from alpaca_broker.core import channels as names
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.feeds import CONTENT, EVERY, Topic
@@ -61,10 +62,12 @@ class MarketLanes:
         is_wanted: Callable[[Topic], bool],
     ) -> None:
         self._feed, self._channels, self._is_wanted = feed, channels, is_wanted
-        self._publish = publisher.publish
+        self._publisher, self._publish = publisher, publisher.publish
         self._encode = msgspec.json.Encoder().encode
         self._lanes: dict[str, dict[str, Lane]] = {kind: {} for kind in names.MARKET_DATA}
         self._quotes = self._lanes[names.QUOTE]
+        self.kept: Conflation[Quote | OptionQuote] = Conflation(self._say_quote)
+        self.left_out = 0  # by a full buffer: what cannot be replaced by something newer
         self.epoch = 0
         self.messages = 0
         self.turned_away = 0
@@ -87,6 +90,12 @@ class MarketLanes:
         self._ways[type(message)](message, received_at)
 
     def _quote(self, quote: Quote | OptionQuote, received_at: float) -> None:
+        if self._publisher.behind:
+            self.kept.keep(quote.S, quote, received_at)
+        else:
+            self._say_quote(quote, received_at)
+
+    def _say_quote(self, quote: Quote | OptionQuote, received_at: float, skipped: int = 0) -> None:
         lane = self._quotes.get(quote.S) or self._lane(names.QUOTE, quote.S)
         if lane is None:
             return
@@ -106,6 +115,7 @@ class MarketLanes:
             received_at,
             lane.seq,
             self.epoch,
+            skipped or UNSET,
         )
         self._publish(lane.head, self._encode(update))
 
@@ -256,6 +266,9 @@ class MarketLanes:
     def _say(self, kind: str, symbol: str, build: Callable[[int], Struct]) -> None:
         lane = self._lanes[kind].get(symbol) or self._lane(kind, symbol)
         if lane is None:
+            return
+        if self._publisher.behind and self._publisher.is_full:
+            self.left_out += 1
             return
         lane.seq += 1
         self.messages += 1

@@ -9,10 +9,12 @@ from __future__ import annotations
 from time import time
 
 import msgspec
+from msgspec import UNSET
 
 from alpaca_broker.alpaca.rest import LatestTrade, PastTrade
 from alpaca_broker.bus.publisher import Publisher, publish_head
 from alpaca_broker.bus.snapshots import Snapshots
+from alpaca_broker.conflation import Conflation
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.market_data import OptionTrade, Trade
 from alpaca_broker.core.messages import PriceUpdate
@@ -35,17 +37,24 @@ class PriceLanes:
 
     def __init__(self, feed: str, channels: Channels, publisher: Publisher) -> None:
         self._feed, self._channels = feed, channels
-        self._publish = publisher.publish
+        self._publisher, self._publish = publisher, publisher.publish
         self._encode = msgspec.json.Encoder().encode
         self._lanes: dict[str, Lane] = {}
         self._backfilled: dict[str, Lane] = {}
+        self.kept: Conflation[Trade | OptionTrade] = Conflation(self._say)
         self.snapshots = Snapshots(publisher, channels.last)
         self.epoch = 0
         self.messages = 0
         self.turned_away = 0
 
     def publish(self, trade: Trade | OptionTrade, received_at: float) -> None:
-        """Publish one trade on its channel."""
+        """Publish one trade on its channel, or keep it while Redis is behind."""
+        if self._publisher.behind:
+            self.kept.keep(trade.S, trade, received_at)
+        else:
+            self._say(trade, received_at)
+
+    def _say(self, trade: Trade | OptionTrade, received_at: float, skipped: int = 0) -> None:
         symbol = trade.S
         lane = self._lanes.get(symbol) or self._new_lane(symbol)
         if lane is None:
@@ -65,6 +74,7 @@ class PriceLanes:
                 received_at,
                 lane.seq,
                 self.epoch,
+                skipped or UNSET,
             )
         )
         self._publish(lane.head, payload)

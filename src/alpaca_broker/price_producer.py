@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from time import monotonic
 
 from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.bus.publisher import Publisher, command
@@ -16,11 +17,13 @@ from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.feeds import NOTHING, Topic, Wanted
 from alpaca_broker.core.messages import FeedStatus
 from alpaca_broker.market_feed import MarketFeed
+from alpaca_broker.telemetry import Seldom
 from alpaca_broker.tenure import Tenure
 
 log = logging.getLogger(__name__)
 
 DRAIN_WITHIN_S = 1.0
+SHOWN_FOR_S = 2.0  # so that a heartbeat shows what was short
 
 
 class PriceProducer:
@@ -40,6 +43,8 @@ class PriceProducer:
         self._make_publisher = publisher
         self._publisher: Publisher | None = None
         self._tenure = Tenure()
+        self._fell_behind_at = float("-inf")
+        self._complaints = Seldom(10.0)
 
     @property
     def status(self) -> dict[str, FeedStatus]:
@@ -50,6 +55,14 @@ class PriceProducer:
     def messages(self) -> int:
         """How many prices were published. May be read from any thread."""
         return sum(feed.messages for feed in self.feeds)
+
+    @property
+    def conflating(self) -> bool:
+        """Whether newer prices replace older ones, now or a moment ago."""
+        publisher = self._publisher
+        if publisher is None:
+            return False
+        return publisher.behind or monotonic() - self._fell_behind_at < SHOWN_FOR_S
 
     @property
     def topics(self) -> frozenset[Topic]:
@@ -91,6 +104,7 @@ class PriceProducer:
             feed.use(publisher)
         publisher.on_connected = self._again
         publisher.on_lost = self._lost
+        publisher.on_behind, publisher.on_caught_up = self._behind, self._caught_up
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(publisher.run(), name="publisher")
             try:
@@ -104,6 +118,18 @@ class PriceProducer:
                 if is_ours and (left := await publisher.drain(DRAIN_WITHIN_S)):
                     log.warning("%d prices were not delivered before the end", left)
                 writing.cancel()
+
+    def _behind(self) -> None:
+        self._fell_behind_at = monotonic()
+        if self._complaints.may_say():
+            log.warning(
+                "Redis is behind: newer prices replace older ones that wait%s",
+                self._complaints.more(),
+            )
+
+    def _caught_up(self, most: int) -> bool:
+        """Hand over what was kept, a piece of each feed; whether there is still more."""
+        return any([feed.release(most) for feed in self.feeds])
 
     def _again(self) -> None:
         """Redis is back, and may not have what it was told: only what is current goes there."""

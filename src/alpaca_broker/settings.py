@@ -7,6 +7,7 @@ one line that names the variable and where it was found; secrets never enter a t
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,6 +41,7 @@ ENV_FILE = Path("configs/.env")
 StockFeed = Literal["iex", "sip", "delayed_sip", "test", "boats", "overnight"]
 CryptoFeed = Literal["us", "us-1", "eu-1"]
 OptionFeed = Literal["indicative", "opra"]
+WhenBehind = Literal["conflate", "wait"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -115,8 +117,9 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
 
     channel_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{0,64}$")] = ""
-    prices_when_behind: Annotated[Literal["wait"], BeforeValidator(_lower)] = "wait"
+    prices_when_behind: Annotated[WhenBehind, BeforeValidator(_lower)] = "conflate"
     price_buffer: Annotated[int, Field(ge=100, le=10_000_000)] = 50_000
+    canary_symbol: Annotated[str, BeforeValidator(_upper)] = ""
     backfill_trades: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     max_symbols_per_bot: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     max_symbols_per_message: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
@@ -144,6 +147,13 @@ class Settings(BaseSettings):
         if parts.path.rstrip("/") == "/v2":
             raise ValueError("must end before /v2, which the broker adds itself")
         return value.rstrip("/")
+
+    @field_validator("canary_symbol")
+    @classmethod
+    def _is_symbol(cls, value: str) -> str:
+        if not re.fullmatch(r"([A-Z0-9.]{1,21}(/[A-Z0-9]{1,10})?)?", value):
+            raise ValueError(f"must be one symbol, such as SPY or BTC/USD, not {value!r}")
+        return value
 
     @field_validator("*", mode="before")
     @classmethod

@@ -21,7 +21,7 @@ from alpaca_broker.simulator.fault_script import script
 from alpaca_broker.simulator.switches import RestTrouble
 
 IN_SESSION = "2026-11-23T11:00"  # a Monday
-MANY_BEATS = 3  # seconds, of which one is 20 s of real patience
+MANY_BEATS = 3  # at least two seconds: 40 s of real patience
 
 
 @pytest.fixture(autouse=True)
@@ -47,12 +47,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class Scene:
     """A broker with one symbol, and a simulator at a pretended time."""
 
-    def __init__(self, valkey: EmbeddedRedis, prefix: str, time: str, **options: Any) -> None:
+    def __init__(
+        self, valkey: EmbeddedRedis, prefix: str, time: str, *, canary: str = "", **options: Any
+    ) -> None:
         self._simulator = SimulatorThread(SimulatorOptions(time=time, **{"rate": 100.0} | options))
-        self._valkey, self._prefix = valkey, prefix
+        self._valkey, self._prefix, self._canary = valkey, prefix, canary
 
     def __enter__(self) -> Rig:
-        self.rig = Rig(self._valkey, self._simulator.__enter__(), prefix=self._prefix)
+        self.rig = Rig(
+            *(self._valkey, self._simulator.__enter__()),
+            prefix=self._prefix,
+            canary_symbol=self._canary,
+        )
         self.rig.start()
         self.rig.register("AAPL")
         return self.rig
@@ -115,7 +121,7 @@ def test_a_mute_link_in_session_is_told_ended_and_replaced(scene: Any, fault: st
 def test_silence_that_is_in_order_ends_nothing(
     scene: Any, time: str, options: dict[str, Any]
 ) -> None:
-    """Ten times the patience of a session, and the link is the same and live."""
+    """Several times the patience of a session, and the link is the same and live."""
     with scene(time, **options) as rig, listening(rig) as bot:
         rig.simulator.play(script(["mute@0s+60s:market"]))
         for _ in range(MANY_BEATS):
@@ -137,3 +143,15 @@ def test_without_rest_a_lively_link_is_stale_first_and_ended_much_later(scene: A
         assert gap["to"] - gap["from"] >= 1.9
         bot.until(lambda _, m: feed_state(m) == "live")
         assert rig.simulator.stats.market_connections == 2
+
+
+def test_a_canary_gives_its_place_to_whoever_is_wanted(scene: Any) -> None:
+    """Under a limit of three it comes along with two symbols, and not with three."""
+    with scene(IN_SESSION, canary="SPY", symbol_limit=3) as rig:
+        eventually(lambda: rig.broker.symbols == {"AAPL", "SPY"})
+        rig.register("MSFT")
+        assert rig.broker.symbols == {"AAPL", "MSFT", "SPY"}
+        rig.register("IBM")
+        assert rig.broker.symbols == {"AAPL", "MSFT", "IBM"}
+        assert rig.broker.status().feeds["iex"].refused == {}
+        assert rig.simulator.stats.market_connections == 1

@@ -26,6 +26,7 @@ from alpaca_broker.telemetry import Seldom
 
 log = logging.getLogger(__name__)
 
+BEHIND_AT = 5_000  # messages that wait: where prices conflate, they do so from here on
 WINDOW = 20_000  # commands that Redis may owe us an answer for
 CONNECT_WITHIN_S = 3.0
 SILENT_FOR_S = 15.0  # with commands unanswered: the connection is given up
@@ -53,12 +54,15 @@ class Publisher:
         target: RedisTarget,
         *,
         bound: int,
+        conflates: bool = False,
         fence: Fence | None = None,
         name: str = "alpaca-broker:prices",
     ) -> None:
         self._target, self._name = target, name
         self._fence = fence or always_open()
-        self._bound = bound
+        self._bound, self._conflates = bound, conflates
+        self._behind_at = min(bound, BEHIND_AT)
+        self.behind = False  # Redis does not keep up: of prices only the newest are wanted
         self._waiting: list[bytes] = []
         self._in_flight = 0
         self._pipe: _Pipe | None = None
@@ -75,6 +79,9 @@ class Publisher:
         self.error: str | None = None
         self.on_connected: Callable[[], None] = lambda: None
         self.on_lost: Callable[[int], None] = lambda commands: None
+        self.on_behind: Callable[[], None] = lambda: None
+        # Redis has caught up: hand over what was kept; answers whether there is still more.
+        self.on_caught_up: Callable[[int], bool] = lambda most: False
 
     @property
     def connected(self) -> bool:
@@ -99,11 +106,18 @@ class Publisher:
 
     @property
     def has_room(self) -> bool:
-        """Whether the buffer is under its bound; `room` waits until it is."""
-        if len(self._waiting) < self._bound:
+        """Whether more may be read; `room` waits until it may. Where prices conflate it may always:
+        their number is bounded by the symbols, and others are left out (`is_full`).
+        """
+        if self._conflates or len(self._waiting) < self._bound:
             return True
         self._roomy.clear()
         return False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the buffer has reached its bound."""
+        return len(self._waiting) >= self._bound
 
     async def room(self) -> None:
         """Wait until the full buffer is half empty."""
@@ -179,6 +193,21 @@ class Publisher:
 
     def _flush(self) -> None:
         self._scheduled = False
+        self._write_out()
+        if self._conflates:
+            self._judge()
+
+    def _judge(self) -> None:
+        """See whether Redis keeps up; what was kept meanwhile goes out piece by piece."""
+        waiting = len(self._waiting)
+        if not self.behind:
+            if waiting >= self._behind_at:
+                self.behind = True
+                self.on_behind()
+        elif waiting <= self._behind_at // 2:
+            self.behind = self.on_caught_up(self._behind_at // 2)
+
+    def _write_out(self) -> None:
         pipe, waiting = self._pipe, self._waiting
         if pipe is None or not pipe.writable or not waiting or not self._fence.is_open:
             return

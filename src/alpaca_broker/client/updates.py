@@ -134,6 +134,7 @@ class FeedStatus(Struct, frozen=True, kw_only=True):
     symbols: int = 0
     last_message: float | None = None
     error: str | None = None
+    skipped: int = 0  # of feeds
     name: str | None = None  # this and what follows: of accounts only
     environment: str | None = None
     account_number: str | None = None

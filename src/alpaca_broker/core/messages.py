@@ -54,6 +54,7 @@ class QuoteUpdate(Struct, tag_field="type", tag="quote_update", gc=False):
     received_at: float
     seq: int
     epoch: int
+    skipped: int | UnsetType = UNSET
 
 
 class BarUpdate(Struct, tag_field="type", tag="bar_update", gc=False):
@@ -210,6 +211,7 @@ class FeedStatus(Struct, frozen=True, kw_only=True):
     # The first hundred: a symbol, or `kind:SYMBOL` where it is not its trades.
     refused: dict[str, int] = field(default_factory=dict)
     refused_total: int = 0
+    skipped: int = 0  # prices and quotes that newer ones have replaced, since the start
 
 
 class AccountStatus(Struct, frozen=True, kw_only=True):
