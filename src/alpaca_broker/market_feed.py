@@ -221,6 +221,8 @@ class MarketFeed:
         assert lanes is not None, "`use` comes first"
         assert others is not None
         self._epoch = lanes.epoch = others.epoch = epoch
+        if self._state.state == "refused":
+            self._state.set("idle")  # that was in an epoch that was lost: ask anew
         try:
             async with http_session() as http, self._continuity.recovering(http):
                 while self._state.state != "refused":

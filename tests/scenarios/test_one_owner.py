@@ -143,6 +143,23 @@ def test_a_superseded_broker_stands_by_and_leads_again(
     client.close()
 
 
+def test_what_alpaca_refused_is_asked_for_anew_in_a_new_epoch(
+    valkey: EmbeddedRedis, prefix: str
+) -> None:
+    """Whoever leads again may have waited for days: the plan may be another one."""
+    with SimulatorThread(SimulatorOptions(refused_feeds=frozenset({"iex"}))) as simulator:
+        rig = Rig(valkey, simulator, prefix=prefix).start(live=False)
+        try:
+            eventually(lambda: rig.broker.status().feeds["iex"].state == "refused")
+            epoch = rig.broker.status().epoch
+            with redis.Redis(port=valkey.port) as client:
+                client.set(rig.channels.epoch, epoch + 10)
+            eventually(lambda: rig.broker.status().epoch > epoch)
+            eventually(lambda: simulator.stats.errors_sent[409] == 2)
+        finally:
+            assert rig.broker.stop()
+
+
 def test_a_frozen_redis_hands_nothing_over(
     own_valkey: EmbeddedRedis, simulator: SimulatorThread
 ) -> None:
