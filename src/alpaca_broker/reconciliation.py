@@ -226,7 +226,7 @@ class Reconciler:
             self._budget.spend(rest.calls - calls, monotonic())
         if self._first_start and snapshot.complete:
             self._first_start = False
-            self._book.begin(snapshot, self._held or ())
+            self._book.begin(snapshot)
             self._lane.then(Journal.reopen)
         else:
             await self._settle(snapshot)

@@ -392,16 +392,20 @@ def test_an_event_in_a_hole_waits_anew_on_a_new_link() -> None:
     assert names(known.release(25.0)) == [("partial_fill", 20)]
 
 
-def test_what_is_heard_during_the_first_snapshot_is_told() -> None:
-    """The first start publishes nothing of before; a live order and a live fill are not before."""
-    known, fresh, older = OrderBook(), Life("fresh"), Life("older")
+def test_what_happens_during_the_first_snapshot_is_told() -> None:
+    """The first start publishes nothing of before. What the stream brings came after, also where
+    REST has shown it first."""
+    known, fresh, older, gone = OrderBook(), Life("fresh"), Life("older"), Life("gone")
     older.begin()
     older.fill(10)
-    coming = [fresh.begin(), fresh.fill(30), older.fill(10)]
-    known.begin(snapshot(fresh, older), coming)
+    gone.begin()
+    coming = [fresh.begin(), fresh.fill(30), older.fill(10), gone.cancel()]
+    known.begin(snapshot(fresh, older, gone))
+    assert settled(known, snapshot(fresh, older, gone)) == []
     told = [event for one in coming for event in known.hear(one, 0.0)]
-    assert names(told) == [("new", 0), ("fill", 30), ("partial_fill", 20)]
-    assert settled(known, snapshot(fresh, older)) == []
+    assert names(told) == [("new", 0), ("fill", 30), ("partial_fill", 20), ("canceled", 0)]
+    assert [known.hear(event, 0.0) for event in coming] == [[], [], [], []], "but once"
+    assert [update.order_id for update in known.open_updates()] == ["older"]
 
 
 def test_closed_is_news_whatever_the_times_say_and_only_once() -> None:

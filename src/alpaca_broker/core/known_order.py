@@ -26,6 +26,7 @@ class Order(Struct):
     fills: set[Decimal] = field(default_factory=set)
     merged: list[tuple[Decimal, Decimal]] = field(default_factory=list)  # told as one fill
     busted: set[Decimal] = field(default_factory=set)  # may be filled once more
+    untold: set[Decimal] = field(default_factory=set)  # shown by the first snapshot ever
     told: dict[str, float] = field(default_factory=dict)  # by REST: event -> until when it stands
     held: list[tuple[float, OrderEvent]] = field(default_factory=list)  # since when, what
     last: OrderUpdate | None = None

@@ -57,32 +57,20 @@ class OrderBook:
             if update.event in FILLS and update.execution_qty:
                 order.merged.append((update.filled_qty - update.execution_qty, update.filled_qty))
 
-    def begin(self, snapshot: Snapshot, coming: Collection[OrderEvent] = ()) -> None:
-        """The first start ever: whatever REST shows is known, but for what is heard already."""
-        expected = {_identity(event) for event in coming}
-        for event in coming:  # of these orders the stream tells, from its first event on
-            update = event.update
-            if self._known(update.order_id) is None and update.event not in BEGINNINGS:
-                self._new(update.order_id, update.timestamp).filled_qty = before(update)
-        heard = {event.update.order_id for event in coming}
+    def begin(self, snapshot: Snapshot) -> None:
+        """The first start ever: whatever REST shows is known, and REST tells nothing of it again.
+
+        What the stream brings of it is told all the same: it happened after we began to listen.
+        """
         for order_id, shown in snapshot.orders.items():
-            if order_id in heard:
-                continue
-            if (now := snapshot.update(shown, shown.status, shown.changed_at)) is not None:
-                self.restore(now, "")
-                order = self._known(order_id)
-                assert order is not None
-                order.told.clear()
+            update = snapshot.update(shown, shown.status, shown.changed_at)
+            if update is not None and self._known(order_id) is None:
+                self._note(self._new(order_id, update.timestamp), OrderEvent(update, ""))
         for fill in snapshot.fills:
-            if fill_key(fill.order_id, fill.cum_qty) in expected:
-                continue
-            order = self._known(fill.order_id)
-            if order is None and fill.order_id not in heard:
-                order = self._new(fill.order_id, fill.at)
-            if order is not None:
-                order.fills.add(fill.cum_qty)
-            if order is not None and fill.order_id not in heard:
-                order.filled_qty = max(order.filled_qty, fill.cum_qty)
+            order = self._known(fill.order_id) or self._new(fill.order_id, fill.at)
+            order.fills.add(fill.cum_qty)
+            order.untold.add(fill.cum_qty)
+            order.filled_qty = max(order.filled_qty, fill.cum_qty)
         self.reached(snapshot.taken_at)
 
     def reached(self, watermark: float) -> None:
@@ -243,7 +231,9 @@ class OrderBook:
     def _is_known(self, order: Order, event: OrderEvent) -> bool:
         update = event.update
         if update.event in FILLS and update.filled_qty:
-            if update.filled_qty in order.busted or not order.has_fill(update.filled_qty):
+            if not order.has_fill(update.filled_qty):
+                return False
+            if update.filled_qty in order.busted or update.filled_qty in order.untold:
                 return False
             if update.event != "fill" or not order.is_open or update.status not in CLOSED:
                 return True
@@ -272,6 +262,7 @@ class OrderBook:
                 order.busted.discard(update.filled_qty)
                 event.key += f"|{update.execution_id or update.timestamp}"
             order.fills.add(update.filled_qty)
+            order.untold.discard(update.filled_qty)
         elif update.event in BUSTS:
             order.busted |= {cum for cum in order.fills if cum > update.filled_qty}
         if is_older(order, event):
