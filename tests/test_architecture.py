@@ -17,11 +17,7 @@ IO = {
     *("redis", "aiohttp", "hiredis", "uvloop", "typer", "rich", "pydantic", "pydantic_settings"),
 }
 SHELLS = {"alpaca", "bus"}
-PRODUCERS = {
-    *("account_stream", "market_feed", "price_producer", "order_producer"),
-    *("last_prices", "market_lanes", "price_lanes", "need", "supervision", "control"),
-    *("continuity", "backfill", "link_watch", "questions"),
-}
+PRODUCERS = {"market", "trading"}
 
 
 def imported(module: Path) -> set[str]:
@@ -81,9 +77,13 @@ def test_the_client_imports_no_server_part() -> None:
 
 
 def test_the_broker_is_above_its_parts_and_below_the_command_line() -> None:
-    """Producers do not know the broker; the broker does not know the command line."""
+    """Producers know neither each other nor the broker; the broker not the command line."""
     for name in PRODUCERS:
-        assert not rooms(Path(f"{name}.py")) & {"broker", "cli", "simulator", "client"}
+        for module in within(name):
+            above = {"broker", "control", "cli", "simulator", "client"}
+            assert not rooms(module) & (above | PRODUCERS - {name})
+    for name in ("control", "supervision", "tenure"):
+        assert not rooms(Path(f"{name}.py")) & {"broker", "cli", "simulator", "client", *PRODUCERS}
     assert not rooms(Path("broker.py")) & {"cli", "simulator", "client"}
     for module in [Path("settings.py"), Path("telemetry.py"), Path("errors.py")]:
         assert rooms(module) <= {"core", "errors"}

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from alpaca_broker import backfill as module
 from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.alpaca.rest import BarPage, PastBar, PastTrade, TradePage
-from alpaca_broker.backfill import Backfill
 from alpaca_broker.core.backfill import key_of
 from alpaca_broker.core.messages import Gap
 from alpaca_broker.errors import BrokerError, UpstreamRefused, UpstreamUnavailable
+from alpaca_broker.market import backfill as module
+from alpaca_broker.market.backfill import Backfill
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alpaca_broker.conflation import Conflation
+from alpaca_broker.market.conflation import Conflation
 
 
 def kept() -> tuple[Conflation[str], list[tuple[str, float, int]]]:

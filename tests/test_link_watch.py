@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from msgspec import Struct, field
 
-from alpaca_broker import link_watch
 from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.core import health
 from alpaca_broker.core.health import Limits
 from alpaca_broker.core.market_hours import CalendarDay, Clock, Phase
 from alpaca_broker.errors import UpstreamUnavailable
-from alpaca_broker.link_watch import LinkWatch, Watched
+from alpaca_broker.market import link_watch
+from alpaca_broker.market.link_watch import LinkWatch, Watched
 
 QUICK: dict[Phase, Limits | None] = {
     Phase.REGULAR: Limits(0.1, 0.5, 0.5, 0.6),

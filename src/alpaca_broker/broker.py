@@ -16,7 +16,6 @@ from secrets import token_hex
 from time import monotonic, time
 
 from alpaca_broker import telemetry
-from alpaca_broker.account_stream import AccountStream
 from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.alpaca.rest import TradingRest
 from alpaca_broker.bus.fence import Fence
@@ -31,10 +30,11 @@ from alpaca_broker.core.messages import AccountStatus, FeedStatus, Gap, OverallS
 from alpaca_broker.core.registration import Limits
 from alpaca_broker.errors import BrokerError, ConfigError
 from alpaca_broker.loop_thread import LoopThread
-from alpaca_broker.market_feed import MarketFeed
-from alpaca_broker.order_producer import OrderProducer
-from alpaca_broker.price_producer import PriceProducer
+from alpaca_broker.market.market_feed import MarketFeed
+from alpaca_broker.market.price_producer import PriceProducer
 from alpaca_broker.settings import ENV_FILE, Settings
+from alpaca_broker.trading.account_stream import AccountStream
+from alpaca_broker.trading.order_producer import OrderProducer
 
 log = logging.getLogger(__name__)
 

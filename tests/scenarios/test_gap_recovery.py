@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from support import Bot, Rig, eventually, rest
 
-from alpaca_broker import backfill
 from alpaca_broker.core import backoff
 from alpaca_broker.embedded import EmbeddedRedis
+from alpaca_broker.market import backfill
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
 from alpaca_broker.simulator.fault_script import script
 

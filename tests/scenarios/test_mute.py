@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from support import Bot, Rig, eventually
 
-from alpaca_broker import link_watch
 from alpaca_broker.core import backoff, health
 from alpaca_broker.core.health import LIMITS, Limits
 from alpaca_broker.core.market_hours import Phase
 from alpaca_broker.embedded import EmbeddedRedis
+from alpaca_broker.market import link_watch
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
 from alpaca_broker.simulator.fault_script import script
 from alpaca_broker.simulator.switches import RestTrouble

@@ -12,11 +12,11 @@ import redis
 from ledger import journal, settles
 from support import KEY_ID, Rig, eventually
 
-from alpaca_broker import reconciliation
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
 from alpaca_broker.simulator.accounts import account_id_of
 from alpaca_broker.simulator.switches import RestTrouble
+from alpaca_broker.trading import reconciliation
 
 ACCOUNT = account_id_of(KEY_ID)
 

@@ -25,7 +25,7 @@ from alpaca_broker.core.orderbook import HOLD_S, MARGIN_S, SLACK_S, OrderBook
 from alpaca_broker.core.orders import Environment, OrderEvent
 from alpaca_broker.core.snapshot import Snapshot
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
-from alpaca_broker.order_lane import OrderLane
+from alpaca_broker.trading.order_lane import OrderLane
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from redis.asyncio import Redis
 
-from alpaca_broker.account_stream import AccountStream
 from alpaca_broker.alpaca.link import http_session
 from alpaca_broker.bus.fence import Fence
 from alpaca_broker.bus.journal import Journal
@@ -20,6 +19,7 @@ from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import AccountStatus
 from alpaca_broker.settings import RedisTarget
 from alpaca_broker.tenure import Tenure
+from alpaca_broker.trading.account_stream import AccountStream
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from time import monotonic, time
 from alpaca_broker.alpaca.rest import DataRest
 from alpaca_broker.core.feeds import Feed
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
-from alpaca_broker.price_lanes import PriceLanes
+from alpaca_broker.market.price_lanes import PriceLanes
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ import aiohttp
 
 from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.alpaca.rest import DataRest
-from alpaca_broker.backfill import Backfill
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.backfill import Edges, bar_key, key_of
@@ -24,9 +23,10 @@ from alpaca_broker.core.market_data import Bar, OptionTrade, Trade
 from alpaca_broker.core.messages import Gap
 from alpaca_broker.core.outage import RESTARTED, Outage
 from alpaca_broker.core.wire import MarketMessage, Refusal, Subscription, Success
-from alpaca_broker.link_watch import LinkWatch, Watched
-from alpaca_broker.market_lanes import MarketLanes
-from alpaca_broker.price_lanes import PriceLanes
+from alpaca_broker.market.backfill import Backfill
+from alpaca_broker.market.link_watch import LinkWatch, Watched
+from alpaca_broker.market.market_lanes import MarketLanes
+from alpaca_broker.market.price_lanes import PriceLanes
 from alpaca_broker.supervision import why_ended
 
 CONTROL = frozenset({Success, Refusal, Subscription})  # alone in their frames

@@ -32,11 +32,11 @@ from alpaca_broker.core.trading_session import (
 from alpaca_broker.core.verdicts import NO_CODE
 from alpaca_broker.core.wire import listen_message, trading_auth_message
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
-from alpaca_broker.order_lane import OrderLane
-from alpaca_broker.reconciliation import Reconciler
 from alpaca_broker.settings import RedisTarget
 from alpaca_broker.supervision import LinkState, Supervisor
 from alpaca_broker.telemetry import Seldom, fields
+from alpaca_broker.trading.order_lane import OrderLane
+from alpaca_broker.trading.reconciliation import Reconciler
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from msgspec import UNSET
 from alpaca_broker.alpaca.rest import LatestTrade, PastTrade
 from alpaca_broker.bus.publisher import Publisher, publish_head
 from alpaca_broker.bus.snapshots import Snapshots
-from alpaca_broker.conflation import Conflation
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.market_data import OptionTrade, Trade
 from alpaca_broker.core.messages import PriceUpdate
+from alpaca_broker.market.conflation import Conflation
 
 MOST_LANES = 200_000
 

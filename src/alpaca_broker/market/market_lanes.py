@@ -17,7 +17,6 @@ from msgspec import UNSET, Struct
 
 from alpaca_broker.alpaca.rest import PastBar
 from alpaca_broker.bus.publisher import Publisher
-from alpaca_broker.conflation import Conflation
 from alpaca_broker.core import channels as names
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.feeds import CONTENT, EVERY, Topic
@@ -46,7 +45,8 @@ from alpaca_broker.core.messages import (
     TradeCorrection,
     TradingStatus,
 )
-from alpaca_broker.price_lanes import MOST_LANES, Lane
+from alpaca_broker.market.conflation import Conflation
+from alpaca_broker.market.price_lanes import MOST_LANES, Lane
 
 MOST_NAMED = 1_000  # symbols of one article that are looked at
 

@@ -21,7 +21,6 @@ from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.alpaca.link import Link, http_session, open_link
 from alpaca_broker.alpaca.rest import DataRest
 from alpaca_broker.bus.publisher import Publisher
-from alpaca_broker.continuity import Continuity
 from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.answers import FeedView
 from alpaca_broker.core.channels import Channels
@@ -47,11 +46,12 @@ from alpaca_broker.core.wire import (
     Success,
 )
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
-from alpaca_broker.last_prices import LastPrices
-from alpaca_broker.market_lanes import MarketLanes
-from alpaca_broker.need import Need
-from alpaca_broker.price_lanes import PriceLanes
-from alpaca_broker.questions import Questions
+from alpaca_broker.market.continuity import Continuity
+from alpaca_broker.market.last_prices import LastPrices
+from alpaca_broker.market.market_lanes import MarketLanes
+from alpaca_broker.market.need import Need
+from alpaca_broker.market.price_lanes import PriceLanes
+from alpaca_broker.market.questions import Questions
 from alpaca_broker.supervision import LinkState, Supervisor
 from alpaca_broker.telemetry import Seldom, fields
 

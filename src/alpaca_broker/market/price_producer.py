@@ -16,7 +16,7 @@ from alpaca_broker.bus.publisher import Publisher, command
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.feeds import NOTHING, Topic, Wanted
 from alpaca_broker.core.messages import FeedStatus
-from alpaca_broker.market_feed import MarketFeed
+from alpaca_broker.market.market_feed import MarketFeed
 from alpaca_broker.telemetry import Seldom
 from alpaca_broker.tenure import Tenure
 
