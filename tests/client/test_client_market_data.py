@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from fake_broker import FakeBroker
+from msgspec.structs import fields
 from support import eventually
 
 from alpaca_broker import AsyncClient, Client
@@ -17,15 +18,22 @@ from alpaca_broker.client import (
     Gap,
     News,
     OrderbookUpdate,
+    OrderUpdate,
     PriceUpdate,
     QuoteUpdate,
+    Status,
     TradeCancel,
     TradeCorrection,
     TradingStatus,
     UsageError,
 )
 from alpaca_broker.client.inbox import MOST_OTHERS, conflated
-from alpaca_broker.client.market_data import CHANNEL_OF, market_data
+from alpaca_broker.client.market_data import KINDS, market_data
+from alpaca_broker.client.updates import BrokerGap, FeedStatus
+from alpaca_broker.core import messages
+from alpaca_broker.core.feeds import CONTENT
+from alpaca_broker.core.feeds import KINDS as FEED_KINDS
+from alpaca_broker.core.registration import Kind
 from alpaca_broker.embedded import EmbeddedRedis
 
 Connect = Callable[..., Client]
@@ -265,8 +273,27 @@ def test_a_slow_bot_has_the_newest_quote_and_all_bars() -> None:
     assert (kept[0].reason, kept[0].missed, kept[0].symbols) == ("slow", 3, ("B",))
 
 
-def test_every_kind_has_its_channel() -> None:
-    """Those of the contract's registration, besides trades."""
-    assert set(CHANNEL_OF.values()) == {
-        *("quote:", "bar:", "trading_status:", "correction:", "backfill:", "news:", "orderbook:")
-    }
+# The contract's type, and the client's.
+SAID = [
+    *((messages.QuoteUpdate, QuoteUpdate), (messages.BarUpdate, BarUpdate)),
+    *((messages.TradingStatus, TradingStatus), (messages.TradeCancel, TradeCancel)),
+    *((messages.TradeCorrection, TradeCorrection), (messages.NewsItem, News)),
+    *((messages.OrderbookUpdate, OrderbookUpdate), (messages.PriceUpdate, PriceUpdate)),
+    *((messages.OrderUpdate, OrderUpdate), (messages.Status, Status)),
+    *((messages.Gap, BrokerGap), (messages.FeedStatus, FeedStatus)),
+    *((messages.AccountStatus, FeedStatus),),
+]
+
+
+@pytest.mark.parametrize(("said", "read"), SAID)
+def test_the_client_reads_every_field_that_the_broker_says(said: Any, read: Any) -> None:
+    """Under the same type and names; only the required ones of the contract must be there."""
+    assert said.__struct_config__.tag in (None, read.__struct_config__.tag)
+    names = [{field.encode_name for field in fields(kind)} for kind in (said, read)]
+    assert names[0] <= names[1]
+    assert {f.encode_name for f in fields(read) if f.required} <= names[0]
+
+
+def test_every_kind_of_the_broker_is_one_that_a_bot_may_ask_for() -> None:
+    """On the channel that the broker publishes it on; and each has a feed."""
+    assert set(KINDS) == set(get_args(Kind)) == frozenset().union(*FEED_KINDS.values()) - {CONTENT}
