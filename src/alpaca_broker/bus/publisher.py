@@ -93,6 +93,16 @@ class Publisher:
         """Messages that are not yet written."""
         return len(self._waiting)
 
+    @property
+    def settled(self) -> int:
+        """Commands whose fate is known: carried out, refused or lost."""
+        return self.acknowledged + self.rejected + self.lost
+
+    @property
+    def taken(self) -> int:
+        """Commands so far; once as many are `settled`, each of these is."""
+        return self.settled + self._in_flight - self._pinged + len(self._waiting)
+
     def publish(self, head: bytes, payload: bytes) -> None:
         """Take one message for the channel of `publish_head`."""
         self.send(b"%b$%d\r\n%b\r\n" % (head, len(payload), payload))
