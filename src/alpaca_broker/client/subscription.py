@@ -63,7 +63,10 @@ class Subscription:
 
     def topics(self, symbol: str) -> set[Topic]:
         """What it follows of a symbol."""
-        found = {k for k, name in self.others if name == symbol or is_pattern(k, name)}
+        found = {kind for kind, name in self.others if name == symbol}
+        found |= {kind for kind, name in self.others if is_pattern(kind, name)}.intersection(
+            KINDS[family("trades", symbol)]  # who follows all order books follows none of stocks
+        )
         return {(kind, symbol) for kind in (found | {"trades"} if self.wants(symbol) else found)}
 
     def concerns(self, gap: Gap) -> bool:
