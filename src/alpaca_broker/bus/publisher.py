@@ -116,9 +116,7 @@ class Publisher:
 
     @property
     def has_room(self) -> bool:
-        """Whether more may be read; `room` waits until it may. Where prices conflate it may always:
-        their number is bounded by the symbols, and others are left out (`is_full`).
-        """
+        """Whether more may be read, as always where prices conflate; `room` waits until it may."""
         if self._conflates or len(self._waiting) < self._bound:
             return True
         self._roomy.clear()
