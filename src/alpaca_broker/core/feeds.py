@@ -31,12 +31,18 @@ STOCK_PATHS = {
     "overnight": "/v1beta1/overnight",
 }
 
+OPTION_FEEDS = frozenset({"indicative", "opra"})
+
 _BARS = frozenset({"bars", "updatedBars", "dailyBars"})
 _TRADES = frozenset({"trades", "quotes", "backfill"})
 _STOCKS = _TRADES | _BARS | {"statuses", "lulds", "corrections"}
 _TEST = frozenset({"trades", "quotes", "bars"})
 _CRYPTO = _TRADES | _BARS | {"orderbooks"}
 _NEWS = frozenset({"news", CONTENT})
+KINDS: dict[Family, frozenset[str]] = {
+    **{"stocks": _STOCKS, "crypto": _CRYPTO},
+    **{"options": _TRADES, "news": _NEWS},
+}
 
 # What Alpaca has no channel for: it comes by itself with trades, or is made of them.
 _COMES_WITH = {"corrections": "trades", "backfill": "trades", CONTENT: "news"}
@@ -140,6 +146,15 @@ def family(kind: str, symbol: str) -> Family:
     if _CRYPTO_SHAPE.match(symbol) or (kind == "orderbooks" and symbol == EVERY):
         return "crypto"  # nobody else has order books
     return "options" if _OPTION_SHAPE.match(symbol) else "stocks"
+
+
+def family_of_feed(name: str) -> Family | None:
+    """Which family a feed of this name belongs to; None if it is none of Alpaca's."""
+    if name in STOCK_PATHS:
+        return "stocks"
+    if name.startswith("crypto/"):
+        return "crypto"
+    return "options" if name in OPTION_FEEDS else "news" if name == "news" else None
 
 
 def at_alpaca(wish: Topic) -> Topic:

@@ -183,6 +183,7 @@ class Backfill:
                 await asyncio.sleep(max(0.0, gap.ended + SETTLES_WITHIN_S - time()))
                 for kind, seam in job.seams:
                     await self._recover_kind(kind, seam, gap, rest, outcome, reached)
+                await self._all_published()
         except TimeoutError:
             for kind, _ in job.seams:
                 left = [s for s in kind.hit_by(gap) if (kind.name, s) not in reached]
@@ -270,6 +271,14 @@ class Backfill:
         while True:
             await asyncio.sleep(0)  # others have their turn
             if self._publisher.waiting <= MOST_AHEAD:
+                return
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _all_published(self) -> None:
+        """Gaps go over another connection: none may overtake what it speaks of."""
+        mark = self._publisher.taken
+        while True:
+            if self._publisher.settled >= mark:
                 return
             await asyncio.sleep(LOOK_EVERY_S)
 
