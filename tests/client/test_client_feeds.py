@@ -9,7 +9,7 @@ import pytest
 from support import Rig, eventually
 from test_client_broker import client_of
 
-from alpaca_broker import AsyncClient, backfill
+from alpaca_broker import AsyncClient
 from alpaca_broker.client import (
     BarUpdate,
     Gap,
@@ -22,6 +22,7 @@ from alpaca_broker.client import (
     TradingStatus,
 )
 from alpaca_broker.embedded import EmbeddedRedis
+from alpaca_broker.market import backfill
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
 
 AT = "2026-01-05T15:00:00.5Z"
