@@ -12,6 +12,7 @@ from alpaca_broker.core.answers import FeedView
 from alpaca_broker.core.channels import PRICE
 from alpaca_broker.core.feeds import Feeds, Topic
 from alpaca_broker.core.registration import Limits
+from alpaca_broker.core.topics import Topics
 
 
 class Office:
@@ -53,7 +54,7 @@ class Office:
     ) -> None:
         """A feed tells what it has."""
         prices = {"AAPL": b'{"price":1.5}'}
-        topics = frozenset((kind, symbol) for symbol in ready)
+        topics = Topics({kind: ready})
         codes = {(kind, symbol): code for symbol, code in (refused or {}).items()}
         self.registrar.view(FeedView(feed, live, topics, codes, prices.get, gone))
 
@@ -178,7 +179,8 @@ def test_a_symbol_with_one_kind_refused_is_accepted_and_named() -> None:
     office.view()
     office.says(**ASK, symbols=["AAPL"], channels=["trades", "quotes"])
     view = FeedView(
-        "iex", True, frozenset({("trades", "AAPL")}), {("quotes", "AAPL"): 405}, lambda symbol: None
+        *("iex", True, Topics({"trades": ["AAPL"]})),
+        *({("quotes", "AAPL"): 405}, lambda symbol: None),
     )
     office.registrar.view(view)
     (answer,) = office.told()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import redis
 from support import Bot, Rig, eventually
 
+from alpaca_broker.core.market_data import Quote
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
 
@@ -236,3 +238,52 @@ def test_bad_messages_cost_no_neighbour_and_not_the_link(quiet: Rig) -> None:
     assert feed._decoder.malformed - before == bad
     assert states(quiet)["iex"] == "live"
     assert quiet.simulator.stats.market_connections == 1
+
+
+def last_prices(rig: Rig) -> dict[str, dict[str, Any]]:
+    """What `price:last` holds."""
+    client = redis.Redis(port=rig.valkey.port)
+    found = client.hgetall(rig.channels.last)
+    client.close()
+    return {symbol.decode(): json.loads(price) for symbol, price in found.items()}  # type: ignore[union-attr]
+
+
+def leave(rig: Rig, bot: Bot) -> None:
+    """Unregister everything, and wait until Alpaca has been told."""
+    bot.send(rig.channels.registration, {"action": "unregister", "bot_id": "asker"})
+    eventually(lambda: not rig.broker.topics)
+
+
+def test_no_last_price_outlives_its_subscription(quiet: Rig) -> None:
+    """Neither one that only the wildcard brought, nor one that comes after Alpaca has let go."""
+    trade = {"T": "t", "p": 1.5, "s": 7, "c": ["@"], "i": 11, "x": "V", "t": AT}
+    lanes = quiet.broker._prices.feeds[0]._lanes
+    assert lanes is not None
+    with quiet.bot() as bot:
+        assert ask(quiet, bot, ["*"])["accepted"] == ["*"]
+        say(quiet, "iex", S="AAPL", **trade)
+        eventually(lambda: "AAPL" in last_prices(quiet))
+        leave(quiet, bot)
+        eventually(lambda: "AAPL" not in last_prices(quiet))
+        ask(quiet, bot, ["MSFT"])
+        leave(quiet, bot)
+        heard, late = lanes.messages, json.dumps([{"S": "IBM", **trade}]).encode()
+        quiet.simulator.call(quiet.simulator.simulator.emit_raw, "iex", late)
+        eventually(lambda: lanes.messages == heard + 1)
+        eventually(lambda: "IBM" not in lanes.snapshots.latest)
+        assert last_prices(quiet).keys() == set()
+        answer = ask(quiet, bot, ["AAPL", "IBM"])
+        assert all(price["source"] == "snapshot" for price in answer["last"].values())
+
+
+def test_quotes_that_wait_for_redis_end_with_their_link(quiet: Rig) -> None:
+    """As prices do: the gap tells that they are lost, and what comes next is newer."""
+    quiet.register("AAPL")
+    feed = quiet.broker._prices.feeds[0]
+    others = feed._other_lanes
+    assert others is not None
+    quote = Quote(S="AAPL", t=datetime(2026, 1, 5, tzinfo=UTC), bp=1.5)
+    quiet.broker._price_thread.call(others.kept.keep, "AAPL", quote, 1.0)
+    eventually(lambda: len(others.kept) == 1)
+    quiet.simulator.call(quiet.simulator.simulator.cut)
+    eventually(lambda: len(others.kept) == 0)

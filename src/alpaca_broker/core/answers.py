@@ -14,6 +14,7 @@ from msgspec import Raw, Struct, field
 from alpaca_broker.core.feeds import CONTENT, Feeds, Topic, at_alpaca
 from alpaca_broker.core.messages import RegistrationAnswer, Rejected
 from alpaca_broker.core.registration import Registration
+from alpaca_broker.core.topics import NO_TOPICS, Topics
 
 MOST_QUESTIONS = 10_000
 MOST_LAST = 500  # last prices in one answer; whoever wants more reads `price:last`
@@ -34,7 +35,7 @@ class FeedView(Struct, frozen=True):
 
     feed: str
     live: bool
-    ready: frozenset[Topic]  # confirmed, and the last price looked up
+    ready: Topics  # confirmed, and the last price looked up
     refused: Mapping[Topic, int]
     last: Callable[[str], bytes | None]
     gone: str | None = None  # why Alpaca refuses the whole feed for good
@@ -46,7 +47,7 @@ class MarketView:
     def __init__(self, feeds: Feeds) -> None:
         self._feeds = feeds
         self._views = {
-            feed.name: FeedView(feed.name, False, frozenset(), {}, lambda symbol: None)
+            feed.name: FeedView(feed.name, False, NO_TOPICS, {}, lambda symbol: None)
             for feed in feeds
         }
 

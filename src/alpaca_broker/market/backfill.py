@@ -67,12 +67,16 @@ class Kind:
         publish: Callable[[str, Any], None],
     ) -> None:
         self.name, self.key, self.ask, self.publish = name, key, ask, publish
+        self._followed: frozenset[str] = frozenset()
         self.wanted: frozenset[str] = frozenset()
         self.edges = Edges()
 
     def follow(self, symbols: Collection[str]) -> None:
         """Recover these from now on."""
-        self.wanted = frozenset(symbols) - {"*"}
+        if symbols == self._followed:
+            return
+        self._followed = frozenset(symbols)
+        self.wanted = self._followed - {"*"}
         self.edges.follow(sorted(self.wanted)[:MOST_FOLLOWED], time())
 
     def hit_by(self, gap: Gap) -> list[str]:

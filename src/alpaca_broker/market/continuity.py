@@ -22,6 +22,7 @@ from alpaca_broker.core.feeds import Feed, Topic
 from alpaca_broker.core.market_data import Bar, OptionTrade, Trade
 from alpaca_broker.core.messages import Gap
 from alpaca_broker.core.outage import RESTARTED, Outage
+from alpaca_broker.core.topics import Topics
 from alpaca_broker.core.wire import MarketMessage, Refusal, Subscription, Success
 from alpaca_broker.market.backfill import Backfill
 from alpaca_broker.market.link_watch import LinkWatch, Watched
@@ -127,9 +128,11 @@ class Continuity:
         self._outage.begins(self.last_frame or time(), symbols, f"the market-data link ended{why}")
         self.backfill.begins()
 
-    def mends(self, symbols: Collection[str], epoch: int) -> None:
+    def mends(self, topics: Topics, epoch: int) -> None:
         """These come now: what was missed meanwhile is told, and recovered."""
-        if gap := self._outage.ends(round(time(), 6), symbols, epoch):
+        if not self._outage.lasts:
+            return
+        if gap := self._outage.ends(round(time(), 6), topics.symbols, epoch):
             gap.feed = self._feed
             self._on_gap(gap)
             self.backfill.ends(gap)

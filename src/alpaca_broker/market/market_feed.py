@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from itertools import islice
 from time import monotonic, time
+from typing import Any
 
 import aiohttp
 
@@ -25,19 +26,17 @@ from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.answers import FeedView
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.feeds import (
-    EVERY,
     NOTHING,
     Feed,
     Topic,
     Wanted,
     shown,
-    symbols_of,
-    traded,
 )
-from alpaca_broker.core.health import with_canary
+from alpaca_broker.core.health import takes_canary
 from alpaca_broker.core.market_data import OptionTrade, Trade
 from alpaca_broker.core.messages import FeedStatus, Gap
 from alpaca_broker.core.session import Session
+from alpaca_broker.core.topics import Topics
 from alpaca_broker.core.verdicts import NOT_IN_THE_PLAN
 from alpaca_broker.core.wire import (
     MarketDecoder,
@@ -46,12 +45,13 @@ from alpaca_broker.core.wire import (
     Success,
 )
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
+from alpaca_broker.market.conflation import Conflation
 from alpaca_broker.market.continuity import Continuity
-from alpaca_broker.market.last_prices import LastPrices
 from alpaca_broker.market.market_lanes import MarketLanes
 from alpaca_broker.market.need import Need
 from alpaca_broker.market.price_lanes import PriceLanes
 from alpaca_broker.market.questions import Questions
+from alpaca_broker.market.readiness import Readiness
 from alpaca_broker.supervision import LinkState, Supervisor
 from alpaca_broker.telemetry import Seldom, fields
 
@@ -85,7 +85,6 @@ class MarketFeed:
         self._url, self._data_url, self._keys = url, data_url, keys
         self._channels = channels
         self._need = Need(always=not feed.on_demand, linger_s=linger_s)
-        self._on_view = on_view
         self._state = LinkState(changed)
         if feed.on_demand:
             self._state.state = "idle"
@@ -104,13 +103,11 @@ class MarketFeed:
         self._other_lanes: MarketLanes | None = None
         self.wanted: Wanted = NOTHING
         self._canary = canary
-        self._ready: frozenset[Topic] = frozenset()
-        self._traded: frozenset[str] = frozenset()  # whose trades Alpaca has confirmed
-        self._wishes, self._settled = asyncio.Event(), asyncio.Event()
+        self._readiness = Readiness(feed, on_view)
+        self._wishes = asyncio.Event()
         self._epoch = 0
         self._waits_for_room = False
         self._complaints, self._waits = Seldom(1.0), Seldom(10.0)
-        self._last_prices = LastPrices(feed)
 
     @property
     def status(self) -> FeedStatus:
@@ -127,22 +124,21 @@ class MarketFeed:
             error=error,
             refused={shown(t): code for t, code in islice(refused.items(), MOST_REFUSED)},
             refused_total=len(refused),
-            skipped=self._skipped,
+            skipped=sum(kept.skipped for kept in self._kept),
         )
 
     @property
-    def _skipped(self) -> int:
-        lanes, others = self._lanes, self._other_lanes
-        return (lanes.kept.skipped if lanes else 0) + (others.kept.skipped if others else 0)
+    def _kept(self) -> tuple[Conflation[Any], ...]:
+        """What waits for Redis, by the kinds that a newer one replaces: prices and quotes."""
+        return tuple(lanes.kept for lanes in (self._lanes, self._other_lanes) if lanes)
 
     def release(self, most: int) -> bool:
         """Redis has caught up: publish so many of what was kept; whether there is still more."""
-        lanes, others = self._lanes, self._other_lanes
-        assert lanes is not None, "`use` comes first"
-        assert others is not None
-        lanes.kept.release(most)
-        others.kept.release(most)
-        if lanes.kept or others.kept:
+        others = self._other_lanes
+        assert others is not None, "`use` comes first"
+        for kept in self._kept:
+            kept.release(most)
+        if any(self._kept):
             return True
         if left_out := others.left_out:
             others.left_out = 0
@@ -172,14 +168,14 @@ class MarketFeed:
         return self._lanes.messages if self._lanes else 0
 
     @property
-    def topics(self) -> frozenset[Topic]:
+    def topics(self) -> Topics:
         """What Alpaca has confirmed to send. May be read from any thread."""
         return self._session.acked
 
     @property
     def symbols(self) -> frozenset[str]:
         """The symbols of those topics."""
-        return symbols_of(self._session.acked)
+        return self._session.acked.symbols
 
     def want(self, wanted: Wanted) -> None:
         """Replace what shall be subscribed; whoever comes first goes first under a limit."""
@@ -188,15 +184,17 @@ class MarketFeed:
         self._need.set(bool(wanted.topics))
         self._follow()
 
-    def _topics(self) -> tuple[Topic, ...]:
+    def _topics(self) -> Wanted:
         """What to ask Alpaca for: what bots want, and the canary where there is a place for it."""
-        return with_canary(self.wanted.topics, self._canary, self._session.parked)
+        wanted, canary = self.wanted, self._canary
+        if canary is None or not takes_canary(wanted.sets, canary, self._session.parked):
+            return wanted
+        return wanted.plus(canary)
 
     def _follow(self) -> None:
         """Recover the trades that bots asked for, and the minute bars that they hear."""
-        trades = frozenset(symbol for kind, symbol in self.wanted.extras if kind == "backfill")
-        bars = frozenset(symbol for kind, symbol in self.wanted.topics if kind == "bars")
-        self._continuity.follow(trades, bars)
+        trades = self.wanted.extras["backfill"]
+        self._continuity.follow(trades, self.wanted.sets["bars"])
 
     def missed_since(self, at: float | None) -> None:
         """A broker before us received until `at` (epoch seconds): what follows is a gap."""
@@ -253,7 +251,8 @@ class MarketFeed:
 
     async def _converse(self, http: aiohttp.ClientSession, lanes: PriceLanes) -> None:
         """One link, from opening to its end."""
-        session = self._session = Session(self._topics())
+        topics = self._topics()
+        session = self._session = Session(topics.topics, topics.sets)
         opening = open_link(http, self._url, msgpack=self.feed.is_msgpack)
         try:
             async with opening as link, asyncio.TaskGroup() as tasks:
@@ -262,11 +261,13 @@ class MarketFeed:
                 self._state.set("live")
                 log.info("%s feed is live", self.name, extra=fields(feed=self.name))
                 tasks.create_task(self._keep_in_step(talk, session), name="wishes")
-                tasks.create_task(self._make_ready(http, session, lanes), name="last prices")
+                rest = DataRest(http, self._data_url, self._keys)
+                made_ready = self._readiness.run(rest, lanes, self._is_ready)
+                tasks.create_task(made_ready, name="last prices")
                 tasks.create_task(talk.watch(self._listens), name="answers")
                 watch = self._continuity.watch(
                     *(http, lanes, self._listens),
-                    traded=lambda: self._traded,
+                    traded=lambda: self._readiness.traded,
                     is_subscribed=lambda: bool(session.acked),
                 )
                 tasks.create_task(watch, name="watch")
@@ -275,10 +276,11 @@ class MarketFeed:
         finally:
             # What a dead link had acknowledged is no longer true, nor are its prices current.
             if session.acked:
-                self._continuity.breaks(symbols_of(session.acked), sys.exc_info()[1])
-            self._session = Session(self.wanted.topics)
-            self._ready, self._traded = frozenset(), frozenset()
-            lanes.kept.drop()
+                self._continuity.breaks(session.acked.symbols, sys.exc_info()[1])
+            self._session = Session(self.wanted.topics, self.wanted.sets)
+            self._readiness.over()
+            for kept in self._kept:
+                kept.drop()
             lanes.snapshots.clear()
             self._show(live=False)
 
@@ -316,7 +318,7 @@ class MarketFeed:
                 lanes.publish(message, now)
             elif isinstance(message, Success | Refusal | Subscription):
                 await talk.say(session.receive(message))
-                self._answered(talk, session)
+                self._answered(talk, session, lanes)
             elif not isinstance(message, Trade):
                 others.publish(message, now)
         self._continuity.heard(messages, now)
@@ -343,7 +345,7 @@ class MarketFeed:
 
     def _is_wanted(self, topic: Topic) -> bool:
         """Whether a bot wishes it; of use where Alpaca sends more than was asked for."""
-        return topic in self.wanted.extras or topic in self._session.desired
+        return topic in self.wanted.extras or topic in self._session.desires
 
     def _listens(self) -> bool:
         return not self._waits_for_room
@@ -352,33 +354,20 @@ class MarketFeed:
         while True:
             await self._wishes.wait()
             self._wishes.clear()
-            await talk.say(session.want(self._topics()))
+            topics = self._topics()
+            await talk.say(session.want(topics.topics, topics.sets))
 
-    def _answered(self, talk: Questions, session: Session) -> None:
+    def _answered(self, talk: Questions, session: Session, lanes: PriceLanes) -> None:
+        self._readiness.confirmed(session.acked, lanes, settled=session.settled)
         if session.settled:
             talk.answered()
             self._state.changed()
-            self._settled.set()
-            if self._canary in session.desired and self._canary not in self._topics():
+            if self._canary in session.desires and self._canary not in self._topics().sets:
                 self._wishes.set()  # it took the place of somebody who is wanted
 
-    async def _make_ready(
-        self, http: aiohttp.ClientSession, session: Session, lanes: PriceLanes
-    ) -> None:
-        """Whenever Alpaca has answered all: look up last prices, then tell what is ready."""
-        rest = DataRest(http, self._data_url, self._keys)
-        while True:
-            await self._settled.wait()
-            self._settled.clear()
-            confirmed = session.acked
-            self._traded = traded(confirmed)
-            lanes.snapshots.forget(traded(self._ready - confirmed))
-            new = sorted(traded(confirmed - self._ready) - {EVERY})
-            await self._last_prices.look_up(rest, new, lanes)
-            lanes.snapshots.tick(monotonic())
-            self._ready = confirmed
-            self._show(live=True)
-            self._continuity.mends(symbols_of(confirmed), self._epoch)
+    def _is_ready(self, confirmed: Topics) -> None:
+        self._show(live=True)
+        self._continuity.mends(confirmed, self._epoch)
 
     async def _tick(self, lanes: PriceLanes) -> None:
         while True:
@@ -389,8 +378,7 @@ class MarketFeed:
         lanes = self._lanes
         assert lanes is not None
         refused_for = self._state.error if self._state.state == "refused" else None
-        last, parked = lanes.snapshots.latest.get, dict(self._session.parked)
-        self._on_view(FeedView(self.name, live, self._ready, parked, last, refused_for))
+        self._readiness.show(lanes, self._session.parked, live=live, gone=refused_for)
 
     def lost(self, reason: str) -> None:
         """What was read did not reach Redis: it is not sent again, and a gap says so."""
