@@ -1,7 +1,7 @@
 """What Alpaca has confirmed on one feed, and what of that bots are told.
 
 Owns the step between both: the last price of what is new is looked up before a bot is told that it
-has it, and `price:last` holds no price of what is not confirmed. Runs in the feed's loop.
+has it. Runs in the feed's loop.
 """
 
 from __future__ import annotations
@@ -32,13 +32,11 @@ class Readiness:
         """Whose trades Alpaca has confirmed."""
         return self._confirmed["trades"]
 
-    def confirmed(self, topics: Topics, lanes: PriceLanes, *, settled: bool) -> None:
+    def confirmed(self, topics: Topics, *, settled: bool) -> None:
         """Alpaca has answered; `settled` says that nothing is left to be asked."""
         before, self._confirmed = self._confirmed, topics
-        if topics is not before:
-            lanes.snapshots.keep_only(None if EVERY in self.traded else self.traded)
-            if left := before.without(topics):
-                self._ready = self._ready.without(left)  # when it comes again, it is new
+        if topics is not before and (left := before.without(topics)):
+            self._ready = self._ready.without(left)  # when it comes again, it is new
         if settled:
             self._settled.set()
 
