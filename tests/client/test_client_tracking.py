@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alpaca_broker.client.inbox import Inbox
+from alpaca_broker.client.subscription import Subscription
 from alpaca_broker.client.tracking import IGNORED, Health, Track
-from alpaca_broker.client.updates import FeedStatus, PriceUpdate, Status
+from alpaca_broker.client.updates import FeedStatus, Gap, PriceUpdate, Status
 
 NOW = 100.0
 
@@ -141,12 +146,37 @@ def test_three_seconds_without_a_beat_are_told_once() -> None:
 
 
 def test_a_feed_is_live_when_the_broker_says_so() -> None:
-    """The named feed decides; of an unknown one, all must be live; down is down."""
+    """The named feed decides; else that of the symbol's family; else all; down is down."""
     health = Health()
     assert not health.feed_is_live("iex")
     health.beat(status(iex="live", crypto="backoff"), 0.0)
     assert health.feed_is_live("iex")
     assert not health.feed_is_live("crypto")
     assert not health.feed_is_live(None)
+    health.beat(status(iex="live", indicative="refused", **{"crypto/us": "backoff"}), 0.0)
+    assert health.feed_is_live(None, "AAPL")
+    assert not health.feed_is_live(None, "BTC/USD")
+    assert not health.feed_is_live(None, "AAPL251219C00150000")
     health.beat(status("down", iex="live"), 0.0)
     assert not health.feed_is_live("iex")
+
+
+@pytest.mark.parametrize(
+    ("feed", "symbols", "concerned"),
+    [
+        ("crypto/us", ("BTC/USD",), ["BTC/USD"]),
+        ("crypto/us", ("*",), ["BTC/USD"]),
+        ("iex", ("AAPL",), ["*", "AAPL"]),
+        ("news", ("AAPL",), ["news"]),
+        (None, ("AAPL",), ["*", "AAPL", "news"]),
+    ],
+)
+def test_a_gap_of_one_feed_is_told_to_those_who_follow_it(
+    feed: str | None, symbols: tuple[str, ...], concerned: list[str]
+) -> None:
+    """A feed is known by the shape of its symbols, and news by their kind."""
+    gap = Gap(reason="broker gap", feed=feed, symbols=symbols)
+    inbox = cast(Inbox, None)
+    followers = {s: Subscription(inbox, symbols=frozenset({s})) for s in ("*", "AAPL", "BTC/USD")}
+    followers["news"] = Subscription(inbox, others=frozenset({("news", "AAPL")}))
+    assert [name for name, one in followers.items() if one.concerns(gap)] == concerned

@@ -25,6 +25,7 @@ from alpaca_broker.client.tracking import IGNORED, Health, Track
 from alpaca_broker.client.updates import BrokerGap, Gap, PriceUpdate, Reason, Status
 from alpaca_broker.client.wishes import Wishes, name_of
 from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.feeds import carries
 
 log = logging.getLogger("alpaca_broker.client")
 
@@ -268,6 +269,7 @@ class Session:
             reason="broker gap",
             symbols=tuple(gap.symbols),
             account_id=gap.account_id,
+            feed=gap.feed,
             began=gap.began,
             ended=gap.ended,
             recovered=gap.recovered,
@@ -277,7 +279,8 @@ class Session:
         )
         if not gap.recovered and not gap.again and gap.account_id is None:
             for symbol in self.tracks if "*" in gap.symbols else gap.symbols:
-                if track := self.tracks.get(symbol):
+                track = self.tracks.get(symbol)
+                if track is not None and carries(gap.feed, "trades", symbol):
                     track.doubt("broker gap")
             self.catch_up.soon()
         self.delivery.tell(told)
@@ -348,7 +351,7 @@ class Session:
         if track is not None and track.in_doubt:
             return False
         feed = track.last.feed if track is not None and track.last is not None else None
-        return self.connected and self.health.beats(now) and self.health.feed_is_live(feed)
+        return self.connected and self.health.beats(now) and self.health.feed_is_live(feed, symbol)
 
     def is_ready(self, now: float) -> bool:
         """Whether everything that is wanted is subscribed to, and acknowledged or refused."""

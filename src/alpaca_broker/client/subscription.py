@@ -15,6 +15,7 @@ from alpaca_broker.client.market_data import CHANNEL_OF
 from alpaca_broker.client.seam import Seam
 from alpaca_broker.client.updates import Gap
 from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.feeds import carries
 
 Topic = tuple[str, str]  # a kind of market data and a symbol
 
@@ -73,7 +74,8 @@ class Subscription:
             return gap.account_id in named or gap.reason == "stale"
         if gap.channel is not None:
             return any(self.kinds(gap.channel, symbol) for symbol in gap.symbols)
-        mine = self.symbols | {symbol for _, symbol in self.others}
+        topics = {("trades", symbol) for symbol in self.symbols} | self.others
+        mine = {symbol for kind, symbol in topics if carries(gap.feed, kind, symbol)}
         is_all = "*" in mine or "*" in gap.symbols
         return bool(mine) and (is_all or not mine.isdisjoint(gap.symbols))
 

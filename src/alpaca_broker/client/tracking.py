@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from alpaca_broker.client.updates import PriceUpdate, Reason, Status
+from alpaca_broker.core.feeds import family, family_of
 
 HEARTBEAT_WITHIN_S = 3.0
 SNAPSHOT_WITHIN_S = 1.0  # `price:last` is at most this far behind what is published
@@ -139,13 +140,19 @@ class Health:
         self._told = True
         return True
 
-    def feed_is_live(self, feed: str | None) -> bool:
-        """Whether the last heartbeat calls the feed live; of an unknown one: whether all are."""
+    def feed_is_live(self, feed: str | None, symbol: str = "") -> bool:
+        """Whether the last heartbeat calls the feed live; of an unknown one, the symbol's: as its
+        shape says, else whether all are.
+        """
         if self.status is None or self.status.state == "down":
             return False
         feeds = self.status.feeds
         if feed in feeds:
             return feeds[feed].state == "live"
+        mine = family("trades", symbol) if symbol else None
+        for name, known in feeds.items():
+            if mine is not None and family_of(name) == mine:
+                return known.state == "live"
         return bool(feeds) and all(f.state in ("live", "idle") for f in feeds.values())
 
     def state(self, now: float) -> str:

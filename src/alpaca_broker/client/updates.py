@@ -101,6 +101,7 @@ class Gap(
     symbols: tuple[str, ...] = ()
     channel: str | None = None  # whose numbers have a hole, where not the prices': `quote:`, …
     account_id: str | None = None
+    feed: str | None = None  # of the broker's own: the feed that missed something
     missed: int | None = None  # messages not heard (difference of seq); None: nobody can know
     began: float | None = None
     ended: float | None = None  # None: it lasts

@@ -145,6 +145,15 @@ class Feeds:
         }
 
 
+def family_of(feed: str) -> Family | None:
+    """The family of a feed, by its name in messages; None for a name that nobody knows."""
+    if feed in STOCK_PATHS:
+        return "stocks"
+    if feed in ("indicative", "opra"):
+        return "options"
+    return "crypto" if feed.startswith("crypto/") else "news" if feed == "news" else None
+
+
 @lru_cache(maxsize=65_536)
 def family(kind: str, symbol: str) -> Family:
     """Which family of feeds a topic belongs to."""
@@ -153,6 +162,11 @@ def family(kind: str, symbol: str) -> Family:
     if _CRYPTO_SHAPE.match(symbol) or (kind == "orderbooks" and symbol == EVERY):
         return "crypto"  # nobody else has order books
     return "options" if _OPTION_SHAPE.match(symbol) else "stocks"
+
+
+def carries(feed: str | None, kind: str, symbol: str) -> bool:
+    """Whether a topic may come by the feed of this name; by an unknown one, whatever it is."""
+    return family_of(feed or "") in (None, family(kind, symbol))
 
 
 def at_alpaca(wish: Topic) -> Topic:
