@@ -7,6 +7,7 @@ producer's loop.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from itertools import islice
 from time import time
@@ -49,7 +50,10 @@ from alpaca_broker.core.messages import (
 from alpaca_broker.market.conflation import Conflation
 from alpaca_broker.market.price_lanes import MOST_LANES, Lane
 
+log = logging.getLogger(__name__)
+
 BOOK_AGAIN_S = 1.0  # at most so often is a book told whole
+MOST_CONTENT = 10_000_000  # characters of one article, on all its channels together
 MOST_NAMED = 1_000  # symbols of one article that are looked at
 
 
@@ -229,6 +233,8 @@ class MarketLanes:
 
     def tick(self, now: float) -> None:
         """Tell what is owed, each book once in a while."""
+        if not self._owed or self._publisher.is_full:
+            return
         for symbol in list(self._owed):
             if now - self._told_at.get(symbol, float("-inf")) < BOOK_AGAIN_S:
                 continue
@@ -264,10 +270,12 @@ class MarketLanes:
 
     def _news(self, news: News, received_at: float) -> None:
         """An article goes to each of its symbols that somebody wants, and to `*`."""
-        about = news.symbols or []
-        for symbol in (EVERY, *dict.fromkeys(islice(about, MOST_NAMED))):
-            if self._is_wanted(("news", symbol)):
-                self._say(names.NEWS, symbol, self._article(news, symbol, received_at))
+        about = dict.fromkeys((EVERY, *islice(news.symbols or (), MOST_NAMED)))
+        wanted = [symbol for symbol in about if self._is_wanted(("news", symbol))]
+        if len(news.content or "") * len(wanted) > MOST_CONTENT:
+            news = msgspec.structs.replace(news, content=None)  # `url` leads to it
+        for symbol in wanted:
+            self._say(names.NEWS, symbol, self._article(news, symbol, received_at))
 
     def _article(self, news: News, symbol: str, received_at: float) -> Callable[[int], NewsItem]:
         created_at = news.created_at.timestamp()
@@ -314,6 +322,12 @@ class MarketLanes:
     def _lane(self, kind: str, symbol: str) -> Lane | None:
         lanes = self._lanes[kind]
         if len(lanes) >= MOST_LANES:
+            if not self.turned_away:
+                log.error(
+                    "%s feed: more than %d symbols have come on %s: nothing of %s, nor of any "
+                    "other new one, is published there until a restart",
+                    *(self._feed, MOST_LANES, kind, symbol),
+                )
             self.turned_away += 1
             return None
         lane = lanes[symbol] = Lane(self._channels.market_data(kind, symbol))
