@@ -159,6 +159,25 @@ async def test_the_last_word_comes_after_what_it_speaks_of(
     assert looks == [0, 0]
 
 
+async def test_of_the_wildcard_it_is_said_that_nothing_is_recovered() -> None:
+    """What else is wished is; nobody waits for the second gap message in vain."""
+    began = time() - 20
+    stage = Stage()
+    stage.follow({"*"})
+    stage.backfill.begins()
+    async with running(stage, PastStub({})):
+        stage.backfill.ends(stage.gap(began, "*"))
+        (gap,) = await stage.told(1)
+        assert (gap.symbols, gap.recovered, gap.again) == (["*"], False, True)
+        assert "by name" in gap.reason
+        stage.follow({"*", "AAPL"})
+        stage.backfill.begins()
+        stage.backfill.ends(stage.gap(began, "*"))
+        _, whole, rest = await stage.told(3)
+    assert (whole.symbols, whole.recovered) == (["AAPL"], True)
+    assert (rest.symbols, rest.recovered) == (["*"], False)
+
+
 async def test_nobody_asked_and_nothing_is_asked() -> None:
     """The gap was announced as not recovered; that stands."""
     stage, rest = Stage(), PastStub({})

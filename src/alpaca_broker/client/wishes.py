@@ -105,14 +105,14 @@ class Wishes:
         if asked is None:
             return {}
         self.answered = True
-        if answer.pending:
-            return {}
         known = self._symbols if kind == TRADES else {s for k, s in self._others if k == kind}
         accepted = {name_of(kind, s) for s in known & asked & set(answer.accepted)}
         self.accepted |= accepted
         for name in accepted:
             self.rejected.pop(name, None)
         new: dict[str, str] = {}
+        if answer.pending:  # the rest is not decided yet
+            return new
         for one in answer.rejected:
             if one.channel is not None and one.channel != _at_broker(kind):
                 continue  # another kind of data, which somebody else asked for under this name

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from alpaca_broker.core.feeds import EVERY
 from alpaca_broker.core.market_data import (
     Band,
     Bar,
@@ -80,6 +81,7 @@ class Subscription(Struct, tag_field="T", tag="subscription", frozen=True):
 
 
 Control = Success | Refusal | Subscription
+CONTROL: frozenset[type[Struct]] = frozenset({Success, Refusal, Subscription})  # alone in a frame
 MarketMessage = Trade | OptionTrade | Data | Control
 
 _STOCKS = (
@@ -117,6 +119,11 @@ _OPTIONS_JSON = _readers(msgspec.json, _OPTIONS)
 _OPTIONS_MSGPACK = _readers(msgspec.msgpack, _OPTIONS)
 
 
+class _Tagged(Struct):
+    T: str
+    S: str = EVERY
+
+
 class MarketDecoder:
     """Decodes market-data frames and counts what it could not read."""
 
@@ -126,6 +133,7 @@ class MarketDecoder:
         self._binary = _OPTIONS_MSGPACK if msgpack else _JSON
         self._whole_text, self._whole_binary = self._text[0], self._binary[0]
         self.malformed = 0
+        self.spoiled: set[str] = set()  # books of which a change was lost; `*`: nobody knows whose
         self.sample: str | None = None
 
     def decode(self, frame: bytes | str) -> list[MarketMessage]:
@@ -145,6 +153,7 @@ class MarketDecoder:
             parts = split(frame)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             self._count(frame)
+            self.spoiled.add(EVERY)
             if readers is _OPTIONS_MSGPACK and isinstance(frame, bytes):
                 parts = msgpack_parts(frame)
             else:
@@ -155,7 +164,17 @@ class MarketDecoder:
                 messages.append(read(part))
             except (msgspec.MsgspecError, UnicodeError, RecursionError):
                 self._count(bytes(part))
+                self._look_for_book(bytes(part))
         return messages
+
+    def _look_for_book(self, part: bytes) -> None:
+        """What is not understood may be a change of a book, which nothing comes to replace."""
+        try:
+            found = msgspec.json.decode(part, type=_Tagged)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return
+        if found.T == "o":
+            self.spoiled.add(found.S)
 
     def _count(self, what: bytes | str) -> None:
         self.malformed += 1
