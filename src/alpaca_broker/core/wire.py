@@ -9,7 +9,7 @@ raises for bad input: counts it, keeps a sample.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
@@ -34,10 +34,11 @@ from alpaca_broker.core.market_data import (
     Trade,
     UpdatedBar,
 )
-from alpaca_broker.core.salvage import json_parts, msgpack_parts
+from alpaca_broker.core.salvage import json_parts, msgpack_parts, print_of
 
 SAMPLE_BYTES = 300
 MOST_DIGITS = 60
+MOST_BAD = 1_000  # messages of one frame that are looked at although they cannot be read
 _NUMERIC = re.compile(r"[+-]?[0-9]*\.?[0-9]+([eE][+-]?[0-9]+)?\Z")
 
 
@@ -146,9 +147,9 @@ class MarketDecoder:
             return self._tolerantly(frame)
 
     def _tolerantly(self, frame: bytes | str) -> list[MarketMessage]:
-        readers = self._text if isinstance(frame, str) else self._binary
-        _, split, read = readers
-        parts: Sequence[msgspec.Raw | bytes]
+        is_text = isinstance(frame, str) or frame[:2] == b"[{"  # 412 may come as JSON in any case
+        _, split, read = readers = self._text if is_text else self._binary
+        parts: Iterable[msgspec.Raw | bytes]
         try:
             parts = split(frame)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -159,13 +160,36 @@ class MarketDecoder:
             else:
                 parts = json_parts(frame)
         messages: list[MarketMessage] = []
-        for part in parts:
+        bad = 0
+        for number, part in enumerate(parts, 1):
             try:
                 messages.append(read(part))
+                continue
             except (msgspec.MsgspecError, UnicodeError, RecursionError):
                 self._count(bytes(part))
+            bad += 1
+            if bad >= MOST_BAD:  # this is no data: the loop has better things to do
+                self.malformed += len(parts) - number if isinstance(parts, list) else 0
+                self.spoiled.add(EVERY)
+                break
+            if (found := self._print_of(bytes(part), readers)) is not None:
+                messages.append(found)
+            else:
                 self._look_for_book(bytes(part))
         return messages
+
+    def _print_of(self, part: bytes, readers: _Readers) -> Trade | OptionTrade | None:
+        """A print of which something is not understood that it can do without."""
+        codec = msgspec.msgpack if readers is _OPTIONS_MSGPACK else msgspec.json
+        try:
+            found = codec.decode(part)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return None
+        if not isinstance(found, dict) or found.get("T") != "t":
+            return None
+        if self._text is _OPTIONS_JSON:
+            return print_of(OptionTrade, found)
+        return print_of(Trade, found)
 
     def _look_for_book(self, part: bytes) -> None:
         """What is not understood may be a change of a book, which nothing comes to replace."""
