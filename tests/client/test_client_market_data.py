@@ -270,3 +270,17 @@ def test_every_kind_has_its_channel() -> None:
     assert set(CHANNEL_OF.values()) == {
         *("quote:", "bar:", "trading_status:", "correction:", "backfill:", "news:", "orderbook:")
     }
+
+
+def test_a_gap_of_another_feed_is_not_told(broker: FakeBroker, connect: Connect) -> None:
+    """Crypto was away: who follows stocks misses nothing, and who follows gaps is told by whom."""
+    client = connect()
+    prices, gaps = client.prices("AAPL"), client.gaps()
+    assert client.wait_ready()
+    broker.gap("*", feed="crypto/us")
+    assert next(gaps).feed == "crypto/us"
+    assert prices.poll() is None
+    broker.gap("*", feed="iex")
+    gap = next(prices)
+    assert isinstance(gap, Gap)
+    assert gap.feed == "iex"
