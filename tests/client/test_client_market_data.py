@@ -372,3 +372,17 @@ def test_the_client_reads_every_field_that_the_broker_says(said: Any, read: Any)
 def test_every_kind_of_the_broker_is_one_that_a_bot_may_ask_for() -> None:
     """On the channel that the broker publishes it on; and each has a feed."""
     assert set(KINDS) == set(get_args(Kind)) == frozenset().union(*FEED_KINDS.values()) - {CONTENT}
+
+
+def test_a_gap_of_another_feed_is_not_told(broker: FakeBroker, connect: Connect) -> None:
+    """Crypto was away: who follows stocks misses nothing, and who follows gaps is told by whom."""
+    client = connect()
+    prices, gaps = client.prices("AAPL"), client.gaps()
+    assert client.wait_ready()
+    broker.gap("*", feed="crypto/us")
+    assert next(gaps).feed == "crypto/us"
+    assert prices.poll() is None
+    broker.gap("*", feed="iex")
+    gap = next(prices)
+    assert isinstance(gap, Gap)
+    assert gap.feed == "iex"
