@@ -295,7 +295,8 @@ async def test_missed_bars_are_recovered_for_those_who_hear_bars() -> None:
     async with running(stage, rest):
         stage.backfill.ends(gap)
         (told,) = await stage.told(1)
-    assert told.recovered
+    assert not told.recovered, "the trades of a price bot were missed all the same"
+    assert "only its minute bars" in told.reason
     assert stage.bars == [("AAPL", began + 5 + 60 * n) for n in (-1, 0, 1)]
     assert rest.calls[0][1]["start"] < datetime.fromtimestamp(began - 55, UTC).isoformat()
 

@@ -39,21 +39,30 @@ class Tenure:
                 await self._changed.wait()
 
     async def _serve(self, epoch: int, serving: Coroutine[Any, Any, None]) -> None:
+        """One epoch. Without a task group: up to Python 3.12 one whose member fails while it ends
+        leaves its caller marked as cancelled, and leadership would end without a word.
+        """
+        task = asyncio.create_task(serving, name=f"epoch {epoch}")
+        over = asyncio.create_task(self._is_over(epoch), name=f"end of epoch {epoch}")
         try:
-            async with asyncio.TaskGroup() as tasks:
-                task = tasks.create_task(serving, name=f"epoch {epoch}")
-                await self._is_over(epoch)
-                task.cancel()
-        except* Superseded:
-            pass  # a script was refused: the lease's keeper is about to find out
-        me = asyncio.current_task()
-        if me is not None and me.cancelling():
-            # Up to Python 3.12 a task group lets an error in its ranks stand for a cancellation
-            # that came at the same time.
-            raise asyncio.CancelledError
+            await asyncio.wait((task, over), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            task.cancel()
+            over.cancel()
+            await asyncio.gather(task, over, return_exceptions=True)
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None and not _is_superseded(failure):
+            raise failure
+        # Where a script was refused, the lease's keeper is about to find out.
         await self._is_over(epoch)
 
     async def _is_over(self, epoch: int) -> None:
         while self.epoch == epoch:
             await self._changed.wait()
             self._changed.clear()
+
+
+def _is_superseded(failure: BaseException) -> bool:
+    if isinstance(failure, BaseExceptionGroup):
+        return failure.split(Superseded)[1] is None
+    return isinstance(failure, Superseded)

@@ -397,7 +397,7 @@ def test_what_is_kept_is_taken_up_again() -> None:
         saved = kept[bot]
         assert saved is not None
         second.registrar.registry.restore(bot, saved, 50.0, 1_000.0)
-    assert second.registrar.registry.topics() == tuple(("trades", symbol) for symbol in "ZBA")
+    assert second.registrar.registry.topics() == tuple(("trades", symbol) for symbol in "ZBAC")
     assert second.registrar.registry.expire(99.9) == []
     assert second.registrar.registry.expire(100.0) == ["x"]
 

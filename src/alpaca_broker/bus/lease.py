@@ -76,6 +76,9 @@ if stored < ours then redis.call('SET', KEYS[2], ARGV[1]) end
 return false
 """
 
+# Full disk, full memory: then nobody can take the lease, either, and what is only said goes on.
+NOBODY_CAN = (b"MISCONF", b"OOM", b"ERR MISCONF", b"ERR OOM", b"-MISCONF", b"-OOM")
+
 _EPOCH_LESS = len('{"epoch":0')
 
 
@@ -221,6 +224,9 @@ class LeaseKeeper:
             self.redis.answered()
             if stored is not None and not stored.isdigit():
                 self._is_not_kept(stored)
+                if not stored.startswith(NOBODY_CAN):
+                    await asyncio.sleep(AGAIN_AFTER_S)
+                    continue  # a demoted server, or a rule: somewhere else somebody may take it
             elif stored is not None:
                 log.error("another broker leads now (epoch %d): standing by", int(stored))
                 self._stood_by, self._told_of = True, ""

@@ -122,12 +122,16 @@ class Registry:
         return Saved(channels.pop("trades"), wish.account_id, until, channels)
 
     def restore(self, bot: str, kept: Saved, now: float, clock_offset: float) -> None:
-        """Take up a wish that was kept, unless the bot has spoken since."""
-        if bot in self._wishes or len(self) >= MOST_BOTS:
+        """Take up a wish that was kept; what the bot has said meanwhile adds to it."""
+        known = self._wishes.get(bot)
+        if known is None and len(self) >= MOST_BOTS:
             return
         until = None if kept.until is None else kept.until - clock_offset
-        topics = kept.topics()
-        self._wishes[bot] = Wish(topics, kept.account_id, until, now)
+        topics, account_id = kept.topics(), kept.account_id
+        if known is not None:
+            until, account_id = known.until, known.account_id or account_id
+            topics |= {t: turn for t, turn in known.topics.items() if t not in topics}
+        self._wishes[bot] = Wish(topics, account_id, until, now)
         self._turn = max(self._turn, *topics.values(), 0)
 
     def topics(self) -> tuple[Topic, ...]:

@@ -297,6 +297,9 @@ class Backfill:
 
     def _tell(self, gap: Gap, symbols: list[str], outcome: Outcome) -> None:
         """What became of it: the same gap again, once for each answer to `recovered`."""
+        for symbol in symbols:
+            if symbol not in self.trades.wanted:
+                outcome.failed.setdefault(symbol, "only its minute bars are")
         whole = [s for s in symbols if s not in outcome.failed]
         told = msgspec.structs.replace(gap, again=True)
         if whole:

@@ -1,0 +1,53 @@
+"""Leading, losing the lead, and leading again: nothing ends leadership without a word."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from alpaca_broker.bus.journal import Superseded
+from alpaca_broker.tenure import Tenure
+
+
+async def test_a_refused_script_at_the_end_of_an_epoch_does_not_end_leadership() -> None:
+    """Both at once: we lead no more, and a script was refused because of it."""
+    tenure, served = Tenure(), []
+
+    async def serve(epoch: int) -> None:
+        served.append(epoch)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(refused(epoch))
+
+    async def refused(epoch: int) -> None:
+        raise Superseded(epoch + 1)
+
+    running = asyncio.create_task(tenure.run(serve))
+    for epoch in (1, 2, 3):
+        tenure.begin(epoch)
+        async with asyncio.timeout(5):
+            while epoch not in served:  # noqa: ASYNC110 - any condition
+                await asyncio.sleep(0.001)
+        tenure.end()
+        await asyncio.sleep(0.01)
+        assert not running.done(), "leadership ended by itself"
+    assert served == [1, 2, 3]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert running.cancelled()
+
+
+async def test_what_fails_for_another_reason_is_a_failure() -> None:
+    """It is raised, so that the process ends with its reason."""
+    tenure = Tenure()
+
+    async def serve(epoch: int) -> None:
+        raise ValueError("a bug")
+
+    tenure.begin(1)
+    with pytest.raises(ValueError, match="a bug"):
+        async with asyncio.timeout(5):
+            await tenure.run(serve)
