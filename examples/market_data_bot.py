@@ -36,8 +36,10 @@ async def run(symbols: list[str], seconds: float | None) -> None:
         client.on_update(symbols, show, channels=["quotes", "bars", "backfill"])
         client.on_update("*", show, channels=["news"])
         client.on_gap(show)
-        await client.wait_ready()
-        print(f"ready; refused: {client.rejected or 'nothing'}", flush=True)
+        if await client.wait_ready():
+            print(f"ready; refused: {client.rejected or 'nothing'}", flush=True)
+        else:
+            print("nobody has answered yet: is the broker running?", flush=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await asyncio.Event().wait()  # the handlers do the rest, in this loop
