@@ -66,13 +66,16 @@ class Ours:
 class Theirs:
     """alpaca-py with a handler; it has its own feeder, and both stand still between readings."""
 
-    def __init__(self, processes: Processes, kind: str, names: int, batch: int) -> None:
+    def __init__(
+        self, processes: Processes, kind: str, names: int, batch: int, warm_s: float
+    ) -> None:
         self._processes, self._publishes = processes, kind == "publish"
         self.feeder = processes.feeder()
         words = (kind, self.feeder.url, str(processes.port), str(names))
         self._rival = processes.child("rival", *words)
         until(self.feeder.has_client, "alpaca-py is connected")
         self.feeder.do("go", names=names, batch=batch)
+        time.sleep(warm_s)  # until its queue is full: then it is at its fastest
         self._hold()
 
     def read(self, plan: Plan) -> Reading:

@@ -29,7 +29,6 @@ ROOT = Path(__file__).resolve().parent.parent
 KEY_ID, SECRET = "PKBENCH", "secret-of-the-benchmark"  # the simulator's
 WITHIN_S = 60.0
 QUIET = 20  # commands in a tenth of a second
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 T = TypeVar("T")
 
@@ -73,9 +72,9 @@ class Process:
 
     @property
     def cpu_s(self) -> float:
-        """Processor time so far, of all threads."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * _TICK_S
+        """Processor time so far, of all threads that run."""
+        threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
     @property
     def memory_mb(self) -> float:
@@ -98,13 +97,19 @@ class Process:
         """Let it go on."""
         self._process.send_signal(signal.SIGCONT)
 
-    def end(self, within_s: float = 8.0) -> None:
-        """Ask it to end, and see to it."""
+    def ask_to_end(self) -> None:
+        """Tell it; may be called again."""
+        if self._process.poll() is not None:
+            return
         if self._process.stdin is not None:
             self._process.stdin.close()
         else:
             self._process.terminate()
         self.resume()
+
+    def end(self, within_s: float = 8.0) -> None:
+        """Tell it, and see to it; may be called again."""
+        self.ask_to_end()
         try:
             self._process.wait(within_s)
         except subprocess.TimeoutExpired:
@@ -170,7 +175,7 @@ class Processes:
     """Everything that one measurement needs, on one Valkey; ended with it."""
 
     def __init__(self) -> None:
-        self._stack = ExitStack()
+        self._stack, self._started = ExitStack(), list[Process]()
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         self._env = kept | {"PYTHONPATH": str(ROOT)}
         self._prefixes = 0
@@ -190,25 +195,31 @@ class Processes:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for process in self._started:
+            process.ask_to_end()  # all at once, for each takes its time
         self._stack.close()
+
+    def _own(self, process: Process) -> None:
+        self._started.append(process)
+        self._stack.callback(process.end)
 
     def child(self, name: str, *words: str, **more: str) -> Child:
         """Start one of `bench.children`."""
         child = Child(name, *words, env=self._env | more)
-        self._stack.callback(child.end)
+        self._own(child)
         return child
 
     def feeder(self) -> Feeder:
         """Start a feeder."""
         feeder = Feeder(env=self._env)
-        self._stack.callback(feeder.end)
+        self._own(feeder)
         return feeder
 
     def desk(self, *words: str) -> str:
         """Start a simulator that answers REST and has the accounts; its address."""
         words = ("-m", "alpaca_broker", "simulate", "--port", "0", *words)
         simulator = Process(*words, env=self._env, talks=False)
-        self._stack.callback(simulator.end)
+        self._own(simulator)
         pattern = re.compile(r"http://[0-9.]+:[0-9]+")
         found: list[str] = until(lambda: pattern.findall(simulator.said), "the simulator listens")
         return found[0]
@@ -240,7 +251,7 @@ class Processes:
         self._prefixes += 1
         prefix, feeder = f"b{self._prefixes}:" if prefix is None else prefix, self.feeder()
         broker = Broker(feeder, prefix, self.environment(feeder, prefix, desk, **more))
-        self._stack.callback(broker.end)
+        self._own(broker)
         if live:
             self.until_live(broker)
         return broker

@@ -6,7 +6,7 @@ import json
 import time
 
 from alpaca_broker.core.channels import Channels
-from bench.arms import Ours, reading, ready_broker
+from bench.arms import Ceiling, Ours, reading, ready_broker
 from bench.figures import Spread, ratios
 from bench.frames import symbols
 from bench.plan import USUAL_BATCH, Plan
@@ -15,12 +15,14 @@ from bench.results import Plot, Result, Table, spread, thousands
 
 SYMBOLS = 1_000
 RATE = 20_000
+CPU = f"broker's CPU, µs/message at {RATE:,}/s"
 
 
 def measure(plan: Plan) -> Result:
     """A broker for each number of bots, in turn. Each bot is registered for one symbol of a
     thousand and subscribed to it: what is published is the same, who hears it is not."""
     rates: dict[int, list[float]] = {count: [] for count in plan.bots}
+    bare: dict[int, list[float]] = {count: [] for count in plan.bots}
     cpu: dict[int, list[float]] = {count: [] for count in plan.bots}
     with Processes() as processes:
         brokers: dict[int, Broker] = {}
@@ -28,26 +30,36 @@ def measure(plan: Plan) -> Result:
             brokers[count] = ready_broker(processes, SYMBOLS)
             _register(processes, brokers[count], count)
         crowd = processes.child("listeners", str(processes.port))
+        ceiling = Ceiling(processes, SYMBOLS, USUAL_BATCH)
         for _ in range(plan.rounds):
             for count, broker in brokers.items():
                 where = {"names": SYMBOLS, "prefix": broker.prefix, "each": 1}
                 crowd.do("hear", connections=count, **where)
                 rates[count].append(Ours(processes, broker, SYMBOLS, USUAL_BATCH).read(plan).rate)
                 cpu[count].append(_steady(processes, broker, plan))
-    header = ["bots", "messages/s", "÷ one bot", f"CPU µs/message at {RATE:,}/s", "÷ one bot"]
+                crowd.do("hear", connections=count, names=SYMBOLS, each=1)
+                bare[count].append(ceiling.read(plan).rate)
+    return _result(rates, bare, cpu)
+
+
+def _result(
+    rates: dict[int, list[float]], bare: dict[int, list[float]], cpu: dict[int, list[float]]
+) -> Result:
+    header = ["bots", "messages/s", "ceiling", "÷ ceiling", CPU, "÷ one bot"]
     table = Table(f"Cost of bots, {SYMBOLS:,} symbols", header)
-    plot = Plot("throughput_bots", "Throughput and bots", "bots", "messages/s")
+    plot = Plot("throughput_bots", "Throughput and bots", "bots", "messages/s", log_y=True)
     result = Result(tables=[table], plots=[plot])
     one = min(rates)
-    for count in plan.bots:
-        by_rate, by_cpu = ratios(rates[count], rates[one]), ratios(cpu[count], cpu[one])
-        result.figures[f"n{count}_rate_to_one"] = by_rate
+    for count, found in rates.items():
+        to_bare, by_cpu = ratios(found, bare[count]), ratios(cpu[count], cpu[one])
+        result.figures[f"n{count}_rate_to_one"] = ratios(found, rates[one])
+        result.figures[f"n{count}_to_ceiling"] = to_bare
         result.figures[f"n{count}_cpu_to_one"] = by_cpu
-        median = Spread.of(rates[count]).median
+        median, most = Spread.of(found).median, Spread.of(bare[count]).median
         plot.lines.setdefault("broker", []).append((count, median))
-        spent = spread(Spread.of(cpu[count]), 1)
-        row = [f"{count:,}", thousands(median), spread(by_rate), spent, spread(by_cpu)]
-        table.rows.append(row)
+        plot.lines.setdefault("ceiling", []).append((count, most))
+        cells = [thousands(median), thousands(most), spread(to_bare)]
+        table.rows.append([f"{count:,}", *cells, spread(Spread.of(cpu[count]), 1), spread(by_cpu)])
     return result
 
 

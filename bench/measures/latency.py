@@ -132,6 +132,8 @@ def _report(result: Result, table: Table, label: str, rate: int, arms: dict[str,
         "p50": lambda times: times.at(0.5),
         "p99": lambda times: times.at(0.99),
     }
+    if arms["client"].behind or arms["direct"].behind:
+        return  # how long a queue has grown is no latency
     for name, at in quantiles.items():
         rounds = zip(arms["client"].times, arms["direct"].times, strict=False)
         pairs = [(at(ours), at(theirs)) for ours, theirs in rounds]

@@ -24,7 +24,7 @@ def measure(plan: Plan) -> Result:
     with Processes() as processes:
         broker = processes.broker()
         source = processes.child("ceiling", broker.feeder.url, str(processes.port))
-        direct = Theirs(processes, "empty", SYMBOLS, USUAL_BATCH)
+        direct = Theirs(processes, "empty", SYMBOLS, USUAL_BATCH, 4 * plan.warm_s)
         first = 0
         for _ in range(plan.rounds):
             for name in rates:

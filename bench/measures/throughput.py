@@ -37,8 +37,8 @@ def measure(plan: Plan) -> Result:
         for batch, pairs in groupby(plan.pairs(), key=lambda pair: pair[0]):
             arms: dict[str, Arm] = {
                 "ours": Ours(processes, broker, SYMBOLS, batch),
-                "publish": Theirs(processes, "publish", SYMBOLS, batch),
-                "empty": Theirs(processes, "empty", SYMBOLS, batch),
+                "publish": Theirs(processes, "publish", SYMBOLS, batch, 4 * plan.warm_s),
+                "empty": Theirs(processes, "empty", SYMBOLS, batch, 4 * plan.warm_s),
                 "ceiling": Ceiling(processes, SYMBOLS, batch),
             }
             for _, listeners in pairs:
