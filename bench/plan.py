@@ -45,7 +45,7 @@ FULL = Plan("full")
 SHORT = Plan(
     "short",
     rounds=2,
-    seconds=0.5,
+    seconds=0.45,
     warm_s=0.25,
     every_pair=False,
     latency_s=0.6,
@@ -54,6 +54,8 @@ SHORT = Plan(
     overload_s=3.0,
     registrations=1_000,
     bots=(1, 1_000),
+    symbols=(10, 10_000),
+    rates=(2_000, 20_000),
 )
 TINY = Plan(
     "tiny",
