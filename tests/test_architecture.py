@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,15 @@ def test_the_broker_is_above_its_parts_and_below_the_command_line() -> None:
     assert not rooms(Path("broker.py")) & {"cli", "simulator", "client"}
     for module in [Path("settings.py"), Path("telemetry.py"), Path("errors.py")]:
         assert rooms(module) <= {"core", "errors"}
+
+
+def test_the_page_names_every_module() -> None:
+    """Whoever reads docs/architecture.md meets each; of client, cli and simulator the folder."""
+    page = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text()
+    named = {name.removesuffix(".py") for name in re.findall(r"`([a-z_/.]+)`", page)}
+    met = {name.rpartition("/")[2] for name in named}
+    rest = [m for m in MODULES if m.parts[0] not in {"client", "cli", "simulator"}]
+    assert [str(m) for m in rest if m.stem != "__init__" and m.stem not in met] == []
 
 
 def test_no_file_is_long() -> None:

@@ -68,6 +68,7 @@ class Stage:
         self.bars: list[tuple[str, float]] = []
         self.gaps: list[Gap] = []
         self.waiting = 0  # live messages that Redis has not taken
+        self.taken = self.settled = 0  # commands, as the publisher counts them
         self.backfill = Backfill(
             feed,
             MarketHours(),
@@ -132,6 +133,49 @@ async def test_what_was_missed_is_recovered_and_said() -> None:
     assert (gap.symbols, gap.recovered, gap.again) == (["AAPL", "MSFT"], True, True)
     assert (gap.began, gap.ended, gap.feed, gap.epoch) == (began, began + 10, "iex", 7)
     assert len(rest.calls) == 1
+
+
+async def test_the_last_word_comes_after_what_it_speaks_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gaps go over another connection than trades: Redis must have these first."""
+    looks: list[int] = []
+    began = time() - 20
+    stage, rest = Stage(), PastStub({"AAPL": [trade(began + 1, 2)]})
+    stage.taken = 2  # what is recovered, and something before it
+
+    async def look(seconds: float, sleep: Any = asyncio.sleep) -> None:
+        if stage.trades and seconds == module.LOOK_EVERY_S:
+            looks.append(len(stage.gaps))
+            stage.settled += 1
+        await sleep(0)
+
+    stage.follow({"AAPL"})
+    stage.backfill.begins()
+    monkeypatch.setattr(asyncio, "sleep", look)
+    async with running(stage, rest):
+        stage.backfill.ends(stage.gap(began, "AAPL"))
+        await stage.told(1)
+    assert looks == [0, 0]
+
+
+async def test_of_the_wildcard_it_is_said_that_nothing_is_recovered() -> None:
+    """What else is wished is; nobody waits for the second gap message in vain."""
+    began = time() - 20
+    stage = Stage()
+    stage.follow({"*"})
+    stage.backfill.begins()
+    async with running(stage, PastStub({})):
+        stage.backfill.ends(stage.gap(began, "*"))
+        (gap,) = await stage.told(1)
+        assert (gap.symbols, gap.recovered, gap.again) == (["*"], False, True)
+        assert "by name" in gap.reason
+        stage.follow({"*", "AAPL"})
+        stage.backfill.begins()
+        stage.backfill.ends(stage.gap(began, "*"))
+        _, whole, rest = await stage.told(3)
+    assert (whole.symbols, whole.recovered) == (["AAPL"], True)
+    assert (rest.symbols, rest.recovered) == (["*"], False)
 
 
 async def test_nobody_asked_and_nothing_is_asked() -> None:

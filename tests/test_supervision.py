@@ -115,3 +115,31 @@ async def test_a_right_key_does_not_become_wrong(monkeypatch: pytest.MonkeyPatch
     attempts, states = await story(monkeypatch, 600, lambda at: refused(402))
     assert 1 < len(attempts) <= 25
     assert ("refused", "no (402)") not in states
+
+
+@pytest.mark.parametrize(
+    ("code", "goes_on"), [(402, True), (408, True), (411, True), (409, False), (412, False)]
+)
+async def test_keys_that_are_good_elsewhere_are_not_taken_for_wrong(
+    monkeypatch: pytest.MonkeyPatch, code: int, goes_on: bool
+) -> None:
+    """A feed that is wanted for the first time hears it once; the plan is another matter."""
+    FakeTime(monkeypatch, 600)
+    attempts = 0
+
+    async def converse() -> None:
+        nonlocal attempts
+        attempts += 1
+        raise refused(code)
+
+    state = LinkState(lambda: None)
+    supervisor = Supervisor(
+        "crypto feed", state, jitter=lambda low, high: low, keys_are_good=lambda: True
+    )
+    if goes_on:
+        with pytest.raises(asyncio.CancelledError):
+            await supervisor.run(converse)
+        assert attempts > 3
+    else:
+        await supervisor.run(converse)
+        assert (attempts, state.state) == (1, "refused")

@@ -70,7 +70,11 @@ class AlpacaBroker:
         fence.on_entered = lambda: self._control_thread.call(self._control.lease.renew_now)
         self._feeds = settings.feeds()
         registrar = Registrar(
-            self._wished, rules=_rules(settings), feeds=self._feeds, account=self._account_id
+            self._wished,
+            rules=_rules(settings),
+            feeds=self._feeds,
+            account=self._account_id,
+            on_books=lambda symbols: self._price_thread.call(self._prices.show_books, symbols),
         )
         self._control = Control(
             target=target,

@@ -14,7 +14,7 @@ from time import monotonic, time
 
 from alpaca_broker.core.backoff import Jitter, Patience
 from alpaca_broker.core.messages import FeedState
-from alpaca_broker.core.verdicts import Verdict, verdict, verdict_http
+from alpaca_broker.core.verdicts import ABOUT_THE_KEYS, Verdict, verdict, verdict_http
 from alpaca_broker.errors import BrokerError, UpstreamRefused, UpstreamUnavailable, first
 
 log = logging.getLogger(__name__)
@@ -54,9 +54,11 @@ class Supervisor:
         state: LinkState,
         *,
         advice: Callable[[UpstreamRefused], str] = lambda refusal: "",
+        keys_are_good: Callable[[], bool] = lambda: False,
         jitter: Jitter = random.uniform,
     ) -> None:
         self._name, self._state, self._advice = name, state, advice
+        self._keys_are_good = keys_are_good
         self._patience = Patience(jitter)
 
     async def run(self, converse: Callable[[], Awaitable[None]]) -> None:
@@ -88,7 +90,7 @@ class Supervisor:
             text = explain(ended)
             what = judge(ended)
             # A key that was good before does not become wrong: Alpaca has bad minutes, too.
-            if what is Verdict.GIVE_UP and not self._state.ever_live:
+            if what is Verdict.GIVE_UP and not self._was_good(ended):
                 if isinstance(ended, UpstreamRefused) and (advice := self._advice(ended)):
                     text = f"{text}: {advice}"
                 log.error("%s: %s. Not trying again.", self._name, text)
@@ -98,6 +100,15 @@ class Supervisor:
             log.warning("%s: %s. Next attempt in %.1f s.", self._name, text, delay)
             self._state.set("backoff", text)
             await asyncio.sleep(delay)
+
+    def _was_good(self, ended: BrokerError | None) -> bool:
+        """Whether what is refused was good before: here, or elsewhere with the same keys."""
+        if self._state.ever_live:
+            return True
+        about_keys = isinstance(ended, UpstreamRefused) and (
+            ended.http or ended.code in ABOUT_THE_KEYS
+        )
+        return about_keys and self._keys_are_good()
 
 
 def why_ended(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from alpaca_broker.core.answers import FeedView
 from alpaca_broker.core.channels import PRICE
 from alpaca_broker.core.feeds import Feeds, Topic
 from alpaca_broker.core.registration import Limits
+from alpaca_broker.core.topics import Topics
 
 
 class Office:
@@ -53,7 +54,7 @@ class Office:
     ) -> None:
         """A feed tells what it has."""
         prices = {"AAPL": b'{"price":1.5}'}
-        topics = frozenset((kind, symbol) for symbol in ready)
+        topics = Topics({kind: ready})
         codes = {(kind, symbol): code for symbol, code in (refused or {}).items()}
         self.registrar.view(FeedView(feed, live, topics, codes, prices.get, gone))
 
@@ -178,12 +179,40 @@ def test_a_symbol_with_one_kind_refused_is_accepted_and_named() -> None:
     office.view()
     office.says(**ASK, symbols=["AAPL"], channels=["trades", "quotes"])
     view = FeedView(
-        "iex", True, frozenset({("trades", "AAPL")}), {("quotes", "AAPL"): 405}, lambda symbol: None
+        *("iex", True, Topics({"trades": ["AAPL"]})),
+        *({("quotes", "AAPL"): 405}, lambda symbol: None),
     )
     office.registrar.view(view)
     (answer,) = office.told()
     assert (answer["status"], answer["accepted"]) == ("partial", ["AAPL"])
     assert [(r["symbol"], r["channel"]) for r in answer["rejected"]] == [("AAPL", "quotes")]
+
+
+def test_what_waits_for_one_feed_does_not_hide_what_another_has_decided() -> None:
+    """Crypto is down: the stock is accepted, with its price, and the coin is still to come."""
+    office = Office()
+    office.view()
+    office.says(**ASK, symbols=["AAPL", "BTC/USD"])
+    (first,) = office.told()
+    assert (first["pending"], first["accepted"], first["last"]) == (True, [], {})
+    office.view("AAPL")
+    (second,) = office.told()
+    assert (second["pending"], second["accepted"]) == (True, ["AAPL"])
+    assert second["last"]["AAPL"]["price"] == 1.5
+    office.view("AAPL", "MSFT")
+    assert office.told() == []
+    office.view("BTC/USD", feed="crypto/us")
+    (last,) = office.told()
+    assert (last["pending"], last["accepted"]) == (False, ["AAPL", "BTC/USD"])
+
+
+def test_nobody_is_told_to_wait_for_a_feed_that_is_gone() -> None:
+    """Refused for good is decided; what is still open is at a feed that is connected."""
+    office = Office()
+    office.view()
+    office.view(live=False, feed="indicative", gone="409: insufficient subscription")
+    office.says(**ASK, symbols=["AAPL", "AAPL251219C00150000"])
+    assert office.told() == []
 
 
 def test_a_feed_that_is_not_in_the_plan_is_an_answer() -> None:

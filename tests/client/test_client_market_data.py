@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from fake_broker import FakeBroker
+from msgspec.structs import fields
 from support import eventually
 
 from alpaca_broker import AsyncClient, Client
@@ -17,19 +19,27 @@ from alpaca_broker.client import (
     Gap,
     News,
     OrderbookUpdate,
+    OrderUpdate,
     PriceUpdate,
     QuoteUpdate,
+    Status,
     TradeCancel,
     TradeCorrection,
     TradingStatus,
     UsageError,
 )
 from alpaca_broker.client.inbox import MOST_OTHERS, conflated
-from alpaca_broker.client.market_data import CHANNEL_OF, market_data
+from alpaca_broker.client.market_data import KINDS, market_data
+from alpaca_broker.client.updates import BrokerGap, FeedStatus
+from alpaca_broker.core import messages
+from alpaca_broker.core.feeds import CONTENT
+from alpaca_broker.core.feeds import KINDS as FEED_KINDS
+from alpaca_broker.core.registration import Kind
 from alpaca_broker.embedded import EmbeddedRedis
 
 Connect = Callable[..., Client]
 
+KINDS_OF_THREE = ("trades", "quotes", "news")
 QUOTE = {"bid_price": 1.5, "bid_size": 2, "ask_price": 1.6, "ask_size": 3, "conditions": ["R"]}
 BAR = {"timeframe": "1Min", "updated": False, "open": 1, "high": 2, "low": 0.5, "close": 1.5}
 
@@ -76,6 +86,79 @@ def test_a_hole_is_told_to_whom_it_concerns(broker: FakeBroker, connect: Connect
     assert next(gaps).missed == 2
     assert prices.poll() is None
     assert client.counters.missed == 2
+
+
+def test_a_feeds_gap_is_told_to_those_whom_it_serves(broker: FakeBroker, connect: Connect) -> None:
+    """News that were missed make no price stale; a gap of an unknown feed is everyone's."""
+    client = connect()
+    prices, quotes, news = (client.updates("AAPL", channels=[k]) for k in KINDS_OF_THREE)
+    coins, books = client.prices("BTC/USD"), client.updates("*", channels=["orderbooks"])
+    assert client.wait_ready()
+    broker.price("AAPL")
+    broker.data("quote:", "AAPL", "quote_update", **QUOTE)
+    assert next(prices).seq == next(quotes).seq == 1  # type: ignore[union-attr]
+    eventually(lambda: client.is_fresh("AAPL"))
+    broker.gap("AAPL", feed="news")
+    gap = next(news)
+    assert isinstance(gap, Gap)
+    assert (gap.feed, gap.detail) == ("news", "the connection was lost")
+    assert client.is_fresh("AAPL")
+    broker.gap("*", feed="iex")
+    assert [next(stream).feed for stream in (prices, quotes)] == ["iex", "iex"]  # type: ignore[union-attr]
+    assert not client.is_fresh("AAPL", ["quotes"])
+    assert client.is_fresh("AAPL", ["news"])
+    broker.data("quote:", "AAPL", "quote_update", **QUOTE)
+    assert next(quotes).seq == 2  # type: ignore[union-attr]
+    assert client.is_fresh("AAPL", ["quotes"])
+    broker.gap("ETH/USD", feed="crypto/us")
+    assert next(books).feed == "crypto/us"  # type: ignore[union-attr]
+    broker.gap("AAPL", "BTC/USD", feed="of-the-future")
+    assert [next(s).feed for s in (prices, news, coins)] == ["of-the-future"] * 3  # type: ignore[union-attr]
+
+
+def test_a_book_is_fresh_as_long_as_it_is_whole(broker: FakeBroker, connect: Connect) -> None:
+    """From a snapshot on, until a change of it is missed, here or at Alpaca's."""
+    client = connect()
+    books = client.updates("BTC/USD", channels=["orderbooks"])
+    assert client.wait_ready()
+
+    def change(*, snapshot: bool = False, lost: bool = False) -> bool:
+        more = {"bids": [[1, 2]], "asks": [], "snapshot": snapshot}
+        broker.data("orderbook:", "BTC/USD", "orderbook_update", lost=lost, **more)
+        while not lost and isinstance(next(books), Gap):
+            pass
+        return client.is_fresh("BTC/USD")
+
+    assert not change()
+    assert [change(snapshot=True), change()] == [True, True]
+    change(lost=True)
+    assert [change(), change(), change(snapshot=True)] == [False, False, True]
+    now = time.time()
+    broker.gap("BTC/USD", **{"feed": "crypto/us", "from": now - 60, "to": now})
+    assert isinstance(next(books), Gap)
+    assert client.is_fresh("BTC/USD")  # the snapshot came after what was missed
+    broker.gap("BTC/USD", **{"feed": "crypto/us", "from": now + 60, "to": now + 61})
+    assert [change(), change(snapshot=True)] == [False, True]
+
+
+def test_whole_articles_are_asked_for_and_come_once(broker: FakeBroker, connect: Connect) -> None:
+    """By whoever wants them; who leaves takes nothing from the others of the same bot."""
+    client = connect(bot_id="reader")
+    whole = client.updates("AAPL", channels=["news"], content=True)
+    some, everything = (client.updates(name, channels="news") for name in ("AAPL", "*"))
+    assert client.wait_ready()
+    asks = {(m.get("content", False), *m["symbols"]) for m in broker.registrations}
+    assert asks == {(True, "AAPL"), (False, "*", "AAPL")}
+    for symbol in ("AAPL", "*"):
+        broker.data("news:", symbol, "news", id=1, content="<p>")
+    for stream, channel in ((whole, "AAPL"), (some, "AAPL"), (everything, "*")):
+        assert next(stream).symbol == channel
+        assert stream.poll() is None
+    whole.close()
+    everything.close()
+    eventually(lambda: asked(broker, "unregister") == [(["news"], ["*"])])
+    some.close()
+    eventually(lambda: asked(broker, "unregister")[1:] == [(["news"], ["AAPL"])])
 
 
 def test_a_new_epoch_starts_the_numbers_over(broker: FakeBroker, connect: Connect) -> None:
@@ -265,8 +348,41 @@ def test_a_slow_bot_has_the_newest_quote_and_all_bars() -> None:
     assert (kept[0].reason, kept[0].missed, kept[0].symbols) == ("slow", 3, ("B",))
 
 
-def test_every_kind_has_its_channel() -> None:
-    """Those of the contract's registration, besides trades."""
-    assert set(CHANNEL_OF.values()) == {
-        *("quote:", "bar:", "trading_status:", "correction:", "backfill:", "news:", "orderbook:")
-    }
+# The contract's type, and the client's.
+SAID = [
+    *((messages.QuoteUpdate, QuoteUpdate), (messages.BarUpdate, BarUpdate)),
+    *((messages.TradingStatus, TradingStatus), (messages.TradeCancel, TradeCancel)),
+    *((messages.TradeCorrection, TradeCorrection), (messages.NewsItem, News)),
+    *((messages.OrderbookUpdate, OrderbookUpdate), (messages.PriceUpdate, PriceUpdate)),
+    *((messages.OrderUpdate, OrderUpdate), (messages.Status, Status)),
+    *((messages.Gap, BrokerGap), (messages.FeedStatus, FeedStatus)),
+    *((messages.AccountStatus, FeedStatus),),
+]
+
+
+@pytest.mark.parametrize(("said", "read"), SAID)
+def test_the_client_reads_every_field_that_the_broker_says(said: Any, read: Any) -> None:
+    """Under the same type and names; only the required ones of the contract must be there."""
+    assert said.__struct_config__.tag in (None, read.__struct_config__.tag)
+    names = [{field.encode_name for field in fields(kind)} for kind in (said, read)]
+    assert names[0] <= names[1]
+    assert {f.encode_name for f in fields(read) if f.required} <= names[0]
+
+
+def test_every_kind_of_the_broker_is_one_that_a_bot_may_ask_for() -> None:
+    """On the channel that the broker publishes it on; and each has a feed."""
+    assert set(KINDS) == set(get_args(Kind)) == frozenset().union(*FEED_KINDS.values()) - {CONTENT}
+
+
+def test_a_gap_of_another_feed_is_not_told(broker: FakeBroker, connect: Connect) -> None:
+    """Crypto was away: who follows stocks misses nothing, and who follows gaps is told by whom."""
+    client = connect()
+    prices, gaps = client.prices("AAPL"), client.gaps()
+    assert client.wait_ready()
+    broker.gap("*", feed="crypto/us")
+    assert next(gaps).feed == "crypto/us"
+    assert prices.poll() is None
+    broker.gap("*", feed="iex")
+    gap = next(prices)
+    assert isinstance(gap, Gap)
+    assert gap.feed == "iex"

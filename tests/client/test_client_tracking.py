@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from alpaca_broker.client.tracking import IGNORED, Health, Track
 from alpaca_broker.client.updates import FeedStatus, PriceUpdate, Status
+from alpaca_broker.core.feeds import Family
 
 NOW = 100.0
 
@@ -141,12 +144,13 @@ def test_three_seconds_without_a_beat_are_told_once() -> None:
 
 
 def test_a_feed_is_live_when_the_broker_says_so() -> None:
-    """The named feed decides; of an unknown one, all must be live; down is down."""
+    """The feed of the family decides; where there is none, all must be live; down is down."""
     health = Health()
-    assert not health.feed_is_live("iex")
-    health.beat(status(iex="live", crypto="backoff"), 0.0)
-    assert health.feed_is_live("iex")
-    assert not health.feed_is_live("crypto")
-    assert not health.feed_is_live(None)
+    assert not health.feed_is_live("stocks")
+    health.beat(status(**{"iex": "live", "crypto/us": "backoff", "news": "idle"}), 0.0)
+    live = [family for family in get_args(Family) if health.feed_is_live(family)]
+    assert live == ["stocks"]
+    health.beat(status(iex="live", opra="live"), 0.0)
+    assert all(map(health.feed_is_live, get_args(Family)))
     health.beat(status("down", iex="live"), 0.0)
-    assert not health.feed_is_live("iex")
+    assert not health.feed_is_live("stocks")

@@ -23,7 +23,7 @@ def answer(asked: dict[str, Any], *refused: str, pending: bool = False) -> Answe
         status="ok",
         request_id=asked["request_id"],
         pending=pending,
-        accepted=[s for s in asked["symbols"] if s not in refused],
+        accepted=[] if pending else [s for s in asked["symbols"] if s not in refused],
         rejected=[Rejected(symbol=s, code=405, reason="limit") for s in refused],
     )
 
@@ -61,6 +61,9 @@ def test_answers_accept_and_refuse() -> None:
     [asked] = mine.due(0.0)
     assert mine.take(answer(asked, pending=True)) == {}
     assert mine.accepted == set()
+    part = Answer(status="ok", request_id=asked["request_id"], pending=True, accepted=["AAPL"])
+    assert mine.take(part) == {}
+    assert mine.accepted == {"AAPL"}
     assert mine.take(answer(asked, "BAD")) == {"BAD": "limit (405)"}
     assert mine.take(answer(asked, "BAD")) == {}
     assert (mine.accepted, mine.rejected) == ({"AAPL"}, {"BAD": "limit (405)"})

@@ -7,6 +7,7 @@ import pytest
 from alpaca_broker.core.channels import HEARD_ON
 from alpaca_broker.core.feeds import Feeds, Topic, Wanted, at_alpaca, family
 from alpaca_broker.core.registration import Kind
+from alpaca_broker.core.topics import Topics
 
 OPTION = "AAPL251219C00150000"
 
@@ -96,10 +97,11 @@ def test_what_alpaca_has_no_channel_for_is_asked_for_as_what_brings_it() -> None
     assert Feeds().route(wishes) == {
         "iex": Wanted(
             (("trades", "AAPL"), ("quotes", "AAPL")),
-            frozenset({("corrections", "AAPL"), ("backfill", "AAPL")}),
+            Topics({"corrections": ["AAPL"], "backfill": ["AAPL"]}),
+            Topics({"trades": ["AAPL"], "quotes": ["AAPL"]}),
         ),
-        "crypto/us": Wanted((("trades", "BTC/USD"),)),
-        "news": Wanted((("news", "*"),), frozenset({("newsContent", "*")})),
+        "crypto/us": Wanted((("trades", "BTC/USD"),), sets=Topics({"trades": ["BTC/USD"]})),
+        "news": Wanted((("news", "*"),), Topics({"newsContent": ["*"]}), Topics({"news": ["*"]})),
     }
     assert Feeds().route([]) == {}
     assert at_alpaca(("bars", "AAPL")) == ("bars", "AAPL")

@@ -369,6 +369,17 @@ def test_nothing_is_told_past_an_event_that_waits() -> None:
     assert names(settled(known, shown)) == [("fill", 30)]
 
 
+def test_a_state_that_rest_shows_waits_for_what_was_heard_before_it() -> None:
+    """`new` is heard and not yet told; REST shows that the order was rejected after it."""
+    known, life = book(), Life()
+    coming = life.begin()
+    life.event("rejected", "rejected")
+    shown = snapshot(life)
+    assert settled(known, shown, coming) == []
+    assert names(known.hear(coming, 12.0)) == [("new", 0)]
+    assert names(settled(known, shown)) == [("rejected", 0)]
+
+
 def test_a_hole_is_filled_in_order_when_rest_shows_more_than_one_fill() -> None:
     """20 waits for 10, and REST shows 10, 20 and 30."""
     known, life = book(), Life()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alpaca_broker.core.demand import Demand
 from alpaca_broker.core.registration import BadRegistration, parse
 from alpaca_broker.core.registry import Registry, Saved
 
@@ -143,6 +144,20 @@ def test_whoever_listens_to_any_of_its_channels_keeps_its_wish() -> None:
         said(registry, action="register", symbols=["A"], bot_id=bot, channels=[kind])
     heard = {("bar:", "A"), ("quote:", "B"), ("price:", "A")}
     assert registry.forget_unheard(heard, 600.0, 600.0) == ["b"]
+
+
+def test_the_wildcard_is_heard_on_the_channel_of_any_of_its_symbols() -> None:
+    """Of its kind and its feed; news alone have a channel for it."""
+    registry = Registry()
+    for bot, kind in (("a", "trades"), ("b", "quotes"), ("c", "orderbooks"), ("d", "news")):
+        said(registry, action="register", symbols=["*"], bot_id=bot, channels=[kind])
+    heard = {("price:", "AAPL"), ("quote:", "BTC/USD"), ("orderbook:", "BTC/USD")}
+    heard |= {("news:", "AAPL")}
+    assert registry.forget_unheard(heard, 600.0, 600.0) == ["b", "d"]
+    demand = Demand(linger_s=5.0, discover=False)
+    demand.settle([("trades", "*"), ("quotes", "*")], heard, 0.0)
+    demand.settle([], heard, 10.0)
+    assert demand.settle([], heard, 20.0) == (("trades", "*"),)
 
 
 def test_what_is_no_asset_goes_but_for_its_news() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpaca_broker.core.salvage import json_parts, msgpack_parts
+from alpaca_broker.core import salvage
 
 VALUES = st.lists(
     st.recursive(
@@ -26,6 +26,16 @@ VALUES = st.lists(
     ),
     max_size=20,
 )
+
+
+def json_parts(frame: bytes | str) -> list[bytes]:
+    """All of them."""
+    return list(salvage.json_parts(frame))
+
+
+def msgpack_parts(frame: bytes) -> list[bytes]:
+    """All of them."""
+    return list(salvage.msgpack_parts(frame))
 
 
 @given(VALUES, st.data())

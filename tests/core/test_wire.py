@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
+from time import process_time
 from typing import Any
 
 import msgspec
@@ -169,7 +171,7 @@ def test_a_subscription_names_the_symbols_of_each_kind() -> None:
         b'{"T":"t","S":null,"p":1,"t":"2026-01-05T15:00:00Z"}',
         b'{"T":"t","S":"A","p":1,"t":"yesterday"}',
         b'{"T":"t","S":"A","p":1,"t":"2026-01-05T15:00:00"}',
-        b'{"T":"t","S":"A","p":1,"i":99999999999999999999,"t":"2026-01-05T15:00:00Z"}',
+        b'{"T":"t","S":"A","p":1,"s":99999999999999999999,"t":"2026-01-05T15:00:00Z","i":[]}',
         b'{"T":"t","S":"A","p":1e999,"t":"2026-01-05T15:00:00Z"}',
         b'{"S":"A","p":1}',
         b"null",
@@ -264,3 +266,62 @@ def test_an_object_is_told_from_everything_else() -> None:
     """Arrays, numbers and rubbish are None."""
     assert json_object('{"a":1}') == {"a": 1}
     assert [json_object(x) for x in ("[]", "1", "", b"\xff", json.dumps("x"))] == [None] * 5
+
+
+AT_15 = datetime(2026, 1, 5, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("c", ["a", ["a"], 7])
+def test_an_option_print_survives_whatever_its_condition_is(c: object) -> None:
+    """As one condition, or a list of them; what is neither is left out, and counted."""
+    trade = {"T": "t", "S": "AAPL251219C00150000", "p": 1.5, "t": AT_15, "s": 3, "c": c}
+    decoder = MarketDecoder(msgpack=True)
+    (found,) = decoder.decode(msgspec.msgpack.encode([trade]))
+    assert isinstance(found, OptionTrade)
+    assert (found.p, found.t, found.s) == (1.5, AT_15, 3)
+    assert found.c == (None if c == 7 else ["a"])
+    assert decoder.malformed == (c == 7)
+
+
+def test_a_print_is_not_lost_with_its_id() -> None:
+    """One that fits no 64 bits is left out; without a price, or of a bad symbol, it is none."""
+    trade = {"T": "t", "S": "AAPL", "p": 1.5, "t": "2026-01-05T15:00:00Z", "i": 2**63}
+    bad = [trade | {"p": None}, trade | {"S": ""}, trade | {"t": "soon"}, {"T": "t", "i": 2**63}]
+    found = MarketDecoder().decode(msgspec.json.encode([trade, *bad]))
+    assert found == [Trade("AAPL", 1.5, AT_15)]
+
+
+@pytest.mark.parametrize("unit", [1, 10**3, 10**6, 10**9])
+def test_a_time_that_is_an_integer_is_understood(unit: int) -> None:
+    """Seconds, or a thousandth, a millionth, a billionth of them."""
+    trade = {"T": "t", "S": "A", "p": 1.5, "t": int(AT_15.timestamp()) * unit}
+    (found,) = MarketDecoder(msgpack=True).decode(msgspec.msgpack.encode([trade]))
+    assert found == OptionTrade("A", 1.5, AT_15)
+
+
+def test_json_is_understood_where_messagepack_is_spoken() -> None:
+    """412, that only MessagePack is, comes in a binary frame perhaps, and in JSON perhaps."""
+    decoder = MarketDecoder(msgpack=True)
+    frame = b'[{"T":"error","code":412,"msg":"option messages are only available in MsgPack"}]'
+    assert [type(m) for m in decoder.decode(frame)] == [Refusal]
+    assert decoder.malformed == 0
+
+
+@pytest.mark.parametrize("end", ["1]", ""])
+def test_a_frame_of_junk_is_given_up_soon(end: str) -> None:
+    """A megabyte of what is no message takes no time from the loop, whole or broken off."""
+    frame = '[{"T":"success","msg":"connected"},' + "1," * 500_000 + end
+    decoder = MarketDecoder()
+    began = process_time()
+    assert decoder.decode(frame) == [Success("connected")]
+    assert process_time() - began < 0.25
+    assert decoder.malformed == (500_001 if end else 1_001)
+
+
+def test_a_change_of_a_book_that_is_lost_is_named() -> None:
+    """By its symbol; of a frame that breaks off nobody knows whose it was."""
+    decoder = MarketDecoder()
+    decoder.decode('[{"T":"o","S":"BTC/USD","b":7},{"T":"q","S":"ETH/USD","bp":[]}]')
+    assert decoder.spoiled == {"BTC/USD"}
+    decoder.decode('[{"T":"o","S":"BT')
+    assert decoder.spoiled == {"BTC/USD", "*"}

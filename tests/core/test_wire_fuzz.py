@@ -111,11 +111,13 @@ def test_no_frame_raises_or_costs_a_neighbour(msgpack: bool) -> None:
 
 
 def test_what_comes_as_text_is_json_even_where_messagepack_is_spoken() -> None:
-    """An error, say; in a binary frame the same is no message."""
+    """An error, say; in a binary frame, too, where it can be nothing else."""
     decoder = MarketDecoder(msgpack=True)
     text = '[{"T":"error","code":412,"msg":"option messages are only available in MsgPack format"}]'
     (refusal,) = decoder.decode(text)
     assert getattr(refusal, "code", None) == 412
     assert decoder.malformed == 0
-    assert decoder.decode(text.encode()) == []
+    assert decoder.decode(text.encode()) == [refusal]
+    assert decoder.malformed == 0
+    assert decoder.decode(b"{}") == []
     assert decoder.malformed == 1

@@ -18,7 +18,7 @@ from support import Rig, buy, eventually
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PROGRAMS = ["price_bot.py", "order_bot.py", "asyncio_bot.py", "plain_redis_bot.py"]
-PROGRAMS += ["redis_cli_bot.sh"]
+PROGRAMS += ["market_data_bot.py", "redis_cli_bot.sh"]
 HAS_REDIS_CLI = shutil.which("redis-cli") is not None
 
 
@@ -120,6 +120,26 @@ def test_the_order_bot_survives_kill_9(rig: Rig, start: Start) -> None:
     second.says(f"^number 6: fill {live} filled 1$")
     assert re.findall(r"^number (\d+)", second.said, re.MULTILINE) == ["3", "4", "5", "6"]
     second.ends()
+
+
+def test_the_market_data_bot_shows_every_feed(rig: Rig, start: Start) -> None:
+    """Of each its own data; a cut of one feed, and what came back of it."""
+    program = start("market_data_bot.py", "AAPL", "BTC/USD")
+    program.says("^ready; refused: nothing$")
+    program.says(r"^AAPL \d+\.\d+ to \d+\.\d+$")
+    program.says(r"^BTC/USD \d+\.?\d* to \d+\.?\d*$")
+    simulator = rig.simulator.simulator
+    rig.simulator.call(simulator.data.publish, ["TSLA"], "Up")
+    program.says("^news of TSLA: Up$")
+    bar = {"T": "b", "S": "AAPL", "o": 1, "h": 2, "l": 1, "c": 1.5, "v": 1, "vw": 1, "n": 1}
+    rig.simulator.call(simulator.emit, "iex", bar)
+    program.says(r"^AAPL closed at 1\.5, 1Min$")
+    rig.simulator.call(simulator.cut, "crypto/us")
+    program.says("^missed: BTC/USD: the market-data link ended")
+    program.says(r"^BTC/USD \d+\.\d+ \(backfill\)$")
+    program.says("^recovered: True: ")
+    assert "missed: AAPL" not in program.said
+    program.ends()
 
 
 def test_the_asyncio_bot_shows_prices_and_orders(rig: Rig, start: Start) -> None:

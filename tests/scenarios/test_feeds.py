@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import redis
 from support import Bot, Rig, eventually
 
+from alpaca_broker.core.market_data import Quote
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
 
@@ -236,3 +239,141 @@ def test_bad_messages_cost_no_neighbour_and_not_the_link(quiet: Rig) -> None:
     assert feed._decoder.malformed - before == bad
     assert states(quiet)["iex"] == "live"
     assert quiet.simulator.stats.market_connections == 1
+
+
+def last_prices(rig: Rig) -> dict[str, dict[str, Any]]:
+    """What `price:last` holds."""
+    client = redis.Redis(port=rig.valkey.port)
+    found = client.hgetall(rig.channels.last)
+    client.close()
+    return {symbol.decode(): json.loads(price) for symbol, price in found.items()}  # type: ignore[union-attr]
+
+
+def leave(rig: Rig, bot: Bot) -> None:
+    """Unregister everything, and wait until Alpaca has been told."""
+    bot.send(rig.channels.registration, {"action": "unregister", "bot_id": "asker"})
+    eventually(lambda: not rig.broker.topics)
+
+
+def test_no_last_price_outlives_its_subscription(quiet: Rig) -> None:
+    """Neither one that only the wildcard brought, nor one that comes after Alpaca has let go."""
+    trade = {"T": "t", "p": 1.5, "s": 7, "c": ["@"], "i": 11, "x": "V", "t": AT}
+    lanes = quiet.broker._prices.feeds[0]._in_use.prices
+    with quiet.bot() as bot:
+        assert ask(quiet, bot, ["*"])["accepted"] == ["*"]
+        say(quiet, "iex", S="AAPL", **trade)
+        eventually(lambda: "AAPL" in last_prices(quiet))
+        leave(quiet, bot)
+        eventually(lambda: "AAPL" not in last_prices(quiet))
+        ask(quiet, bot, ["MSFT"])
+        leave(quiet, bot)
+        heard, late = lanes.messages, json.dumps([{"S": "IBM", **trade}]).encode()
+        quiet.simulator.call(quiet.simulator.simulator.emit_raw, "iex", late)
+        eventually(lambda: lanes.messages == heard + 1)
+        eventually(lambda: "IBM" not in lanes.snapshots.latest)
+        assert last_prices(quiet).keys() == set()
+        answer = ask(quiet, bot, ["AAPL", "IBM"])
+        assert all(price["source"] == "snapshot" for price in answer["last"].values())
+
+
+def test_quotes_that_wait_for_redis_end_with_their_link(quiet: Rig) -> None:
+    """As prices do: the gap tells that they are lost, and what comes next is newer."""
+    quiet.register("AAPL")
+    feed = quiet.broker._prices.feeds[0]
+    others = feed._in_use.others
+    quote = Quote(S="AAPL", t=datetime(2026, 1, 5, tzinfo=UTC), bp=1.5)
+    quiet.broker._price_thread.call(others.kept.keep, "AAPL", quote, 1.0)
+    eventually(lambda: len(others.kept) == 1)
+    quiet.simulator.call(quiet.simulator.simulator.cut)
+    eventually(lambda: len(others.kept) == 0)
+
+
+def test_a_book_can_be_built_by_whoever_comes_later(quiet: Rig) -> None:
+    """Alpaca sends it whole once: every later bot that registers gets it whole, then changes."""
+    channel = f"{quiet.channels.prefix}orderbook:BTC/USD"
+
+    def change(bids: list[dict[str, float]], **more: Any) -> None:
+        say(quiet, "crypto/us", T="o", S="BTC/USD", b=bids, a=[], t=AT, **more)
+
+    with quiet.bot(channel) as first:
+        ask(quiet, first, ["BTC/USD"], channels=["orderbooks"])
+        change([{"p": 10, "s": 1}, {"p": 11, "s": 2}], r=True)
+        change([{"p": 11, "s": 0}, {"p": 9.5, "s": 3}])
+        whole = first.until(lambda c, m: c == channel and m["bids"] == [[11, 0], [9.5, 3]])
+        with quiet.bot(channel) as second:
+            ask(quiet, second, ["BTC/USD"], channels=["orderbooks"], bot_id="second")
+            book = second.until(lambda c, m: c == channel)
+            assert (book["snapshot"], book["bids"]) == (True, [[10, 1], [9.5, 3]])
+            assert book["seq"] == whole["seq"] + 1
+            change([{"p": 10, "s": 0}])
+            after = second.until(lambda c, m: c == channel)
+            assert (after["snapshot"], after["seq"]) == (False, book["seq"] + 1)
+
+
+def test_a_book_of_which_a_change_was_not_understood_is_sent_anew(quiet: Rig) -> None:
+    """Its bots are told of a gap, and then of the whole book as Alpaca has it now."""
+    channel = f"{quiet.channels.prefix}orderbook:BTC/USD"
+    with quiet.bot(channel, quiet.channels.status) as bot:
+        ask(quiet, bot, ["BTC/USD"], channels=["orderbooks"])
+        bad = {"T": "o", "S": "BTC/USD", "t": AT, "b": [{"p": "ten", "s": 1}]}
+        emit = quiet.simulator.simulator.emit_raw
+        bot.until(lambda c, m: c == channel and m["snapshot"])
+        quiet.simulator.call(emit, "crypto/us", json.dumps([bad]).encode())
+        gap = bot.until(lambda _, m: m["type"] == "gap")
+        assert (gap["feed"], gap["symbols"]) == ("crypto/us", ["BTC/USD"])
+        assert "order book" in gap["reason"]
+        assert bot.until(lambda c, m: c == channel and m["snapshot"])["bids"]
+
+
+def test_a_feed_that_was_refused_is_asked_again_when_somebody_wants_it_again(
+    valkey: EmbeddedRedis, prefix: str
+) -> None:
+    """And while nobody does, it is nobody's trouble: the broker is live."""
+    options = SimulatorOptions(rate=0.001, refused_feeds=frozenset({"indicative"}))
+    with (
+        SimulatorThread(options) as simulator,
+        Rig(valkey, simulator, prefix=prefix, feed_linger=0.1) as rig,
+        rig.bot() as bot,
+    ):
+        for _ in range(2):
+            (why,) = ask(rig, bot, [OPTION])["rejected"]
+            assert why["code"] == "feed_refused"
+            assert rig.broker.status().state == "degraded"
+            leave(rig, bot)
+            eventually(lambda: states(rig)["indicative"] == "idle")
+            eventually(lambda: rig.broker.status().state == "live")
+        assert simulator.stats.market_connections == 3
+
+
+def test_a_need_that_is_back_before_the_link_is_closed_leaves_no_gap(
+    valkey: EmbeddedRedis, prefix: str
+) -> None:
+    """FEED_LINGER=0: the link ends all the same, and what came meanwhile was nobody's loss."""
+    with (
+        SimulatorThread(SimulatorOptions(rate=0.001)) as simulator,
+        Rig(valkey, simulator, prefix=prefix, feed_linger=0.0) as rig,
+    ):
+        feed = next(f for f in rig.broker._prices.feeds if f.name == "crypto/us")
+        rig.register("BTC/USD")
+        wanted = feed.wanted
+
+        def gone_and_back() -> None:
+            """Nobody wants it until the closing has begun."""
+            feed._need.set(False)
+
+            async def back() -> None:
+                while feed._state.state == "live":  # noqa: ASYNC110 - no event says it
+                    await asyncio.sleep(0)
+                feed.want(wanted)
+
+            tasks.append(asyncio.get_running_loop().create_task(back()))
+
+        tasks: list[asyncio.Task[None]] = []
+        since = feed.status.since
+        rig.broker._price_thread.call(gone_and_back)
+        eventually(lambda: feed.status.state == "live" and feed.status.since != since)
+        eventually(lambda: bool(feed.topics))
+        client = redis.Redis(port=valkey.port)
+        eventually(lambda: len(simulator.simulator.links("market")) == 2)
+        assert client.xlen(rig.channels.gaps) == 0
+        client.close()

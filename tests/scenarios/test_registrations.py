@@ -169,8 +169,7 @@ def test_last_prices_cost_a_tenth_of_the_writes_at_most(valkey: EmbeddedRedis, p
     ):
         rig.register(*(f"S{n}" for n in range(40)))
         eventually(lambda: rig.broker.counters["prices"] > 10_000)
-        lanes = rig.broker._prices.feeds[0]._lanes
-        assert lanes is not None
+        lanes = rig.broker._prices.feeds[0]._in_use.prices
         assert lanes.snapshots.writes * 10 <= lanes.messages
         now = time.time()
         behind = [now - kept["received_at"] for kept in last(rig).values()]

@@ -121,6 +121,8 @@ async def test_latest_crypto_options_and_books(start: Start) -> None:
         assert (found["trades"][CONTRACT]["p"], found["trades"][CONTRACT]["c"]) == (1.5, "I")
         _, found = await rest("GET", f"/v1beta1/options/quotes/latest?symbols={CONTRACT}")
         assert found["quotes"][CONTRACT]["ap"] == 1.6
+        many = ",".join([CONTRACT] * 101)
+        assert (await rest("GET", f"/v1beta1/options/trades/latest?symbols={many}"))[0] == 400
         assert (await rest("GET", "/v1beta3/crypto/mars/trades?symbols=A"))[0] == 404
 
 

@@ -86,12 +86,17 @@ class Heartbeat:
 
     def announce(self, gap: Gap) -> None:
         """Tell that something was missed: now, and in `broker:gaps` for bots that were away."""
-        names = ", ".join(gap.symbols[:10]) or "none"
         lasted = gap.ended - gap.began
+        what = ", ".join(gap.symbols[:10]) or "none"
+        if len(gap.symbols) > 10:
+            what += f" and {len(gap.symbols) - 10} more"
         log.log(
             logging.INFO if gap.recovered else logging.WARNING,
-            "gap of %.1f s: %s (symbols: %s)",
-            *(lasted, gap.reason, names),
+            "gap of %.1f s%s: %s (%s)",
+            lasted,
+            ", recovered" if gap.recovered else "",
+            gap.reason,
+            f"account {gap.account_id}" if gap.account_id else f"symbols: {what}",
             extra=fields(feed=gap.feed or None, account_id=gap.account_id or None),
         )
         self._gaps.append(encode(gap))

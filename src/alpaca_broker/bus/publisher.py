@@ -93,6 +93,16 @@ class Publisher:
         """Messages that are not yet written."""
         return len(self._waiting)
 
+    @property
+    def settled(self) -> int:
+        """Commands whose fate is known: carried out, refused or lost."""
+        return self.acknowledged + self.rejected + self.lost
+
+    @property
+    def taken(self) -> int:
+        """Commands so far; once as many are `settled`, each of these is."""
+        return self.settled + self._in_flight - self._pinged + len(self._waiting)
+
     def publish(self, head: bytes, payload: bytes) -> None:
         """Take one message for the channel of `publish_head`."""
         self.send(b"%b$%d\r\n%b\r\n" % (head, len(payload), payload))
@@ -106,9 +116,7 @@ class Publisher:
 
     @property
     def has_room(self) -> bool:
-        """Whether more may be read; `room` waits until it may. Where prices conflate it may always:
-        their number is bounded by the symbols, and others are left out (`is_full`).
-        """
+        """Whether more may be read, as always where prices conflate; `room` waits until it may."""
         if self._conflates or len(self._waiting) < self._bound:
             return True
         self._roomy.clear()

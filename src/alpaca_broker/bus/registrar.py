@@ -24,6 +24,7 @@ from alpaca_broker.core.answers import (
     refusal,
     unavailable,
 )
+from alpaca_broker.core.channels import ORDERBOOK
 from alpaca_broker.core.demand import Demand, Heard
 from alpaca_broker.core.feeds import CONTENT, EVERY, Feeds, Topic, family
 from alpaca_broker.core.messages import Rejected
@@ -68,8 +69,10 @@ class Registrar:
         rules: Rules = Rules(),  # noqa: B008 - immutable
         feeds: Feeds | None = None,
         account: Callable[[str], str | None] = lambda name: None,
+        on_books: Callable[[frozenset[str]], None] = lambda symbols: None,
     ) -> None:
         self._on_change, self._rules, self._account = on_change, rules, account
+        self._on_books = on_books  # somebody new listens to these: they have to be told whole
         self._complaints = Seldom(1.0)
         self._allowance = Allowance(rules.messages_per_second)
         self._answers = Answers()
@@ -110,6 +113,9 @@ class Registrar:
 
     def listened(self, channels: frozenset[Heard], now: float) -> None:
         """These channels have subscribers, as Redis says."""
+        new = channels - (self._listened or frozenset())
+        if books := frozenset(symbol for channel, symbol in new if channel == ORDERBOOK):
+            self._on_books(books)
         self._listened = channels
         for bot in self.registry.forget_unheard(channels, now, self._rules.idle_s):
             log.info("nobody listens for %s any more: its symbols are forgotten", bot or "the pool")
@@ -162,6 +168,9 @@ class Registrar:
         question = self._question(registration, account_id, rejected)
         if registration.symbols or not registration.rejected:
             changed = self.registry.apply(registration, now, question.wishes)
+            books = frozenset(symbol for kind, symbol in question.wishes if kind == "orderbooks")
+            if books and registration.action == "register":
+                self._on_books(books)
             if changed or registration.ttl is not None:
                 self.changed.add(registration.bot)
             if question.doubtful and len(self.unverified) < MOST_UNVERIFIED:

@@ -33,6 +33,7 @@ class Snapshots:
     def __init__(self, publisher: Publisher, key: str) -> None:
         self._publisher, self._key = publisher, key.encode()
         self._dirty: dict[str, None] = {}
+        self._current: frozenset[str] | None = None  # whose prices are so; None: everyone's
         self._noted = 0
         self._written_at = float("-inf")
         self.latest: dict[str, bytes] = {}
@@ -51,6 +52,8 @@ class Snapshots:
 
     def tick(self, now: float) -> None:
         """Write what changed, where it is time."""
+        if self._current is not None and (strays := self._dirty.keys() - self._current):
+            self.forget(strays)  # one came late: nothing follows that would keep it current
         if not self._dirty or not self._publisher.connected:
             return
         waited = now - self._written_at
@@ -82,6 +85,12 @@ class Snapshots:
         for first in range(0, len(known), FIELDS_AT_ONCE):
             names = (s.encode() for s in known[first : first + FIELDS_AT_ONCE])
             self._publisher.send(command(b"HDEL", self._key, *names))
+
+    def keep_only(self, symbols: frozenset[str] | None) -> None:
+        """From now on only these symbols come, or all; of others no price is current."""
+        self._current = symbols
+        if symbols is not None:
+            self.forget(self.latest.keys() - symbols)
 
     def clear(self) -> None:
         """A gap begins: nothing that was is current."""

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
-from alpaca_broker.client.market_data import CHANNEL_OF
+from alpaca_broker.client.market_data import KINDS
 from alpaca_broker.errors import UsageError
 
 
@@ -68,7 +68,6 @@ def checked_kinds(channels: Iterable[str]) -> frozenset[str]:
         UsageError: there is none, or one does not exist.
     """
     kinds = frozenset((channels,) if isinstance(channels, str) else channels)
-    known = ("trades", *CHANNEL_OF)
-    if not kinds or not kinds <= set(known):
-        raise UsageError(f"channels are some of {', '.join(known)}, not {sorted(map(str, kinds))}")
+    if not kinds or not kinds <= set(KINDS):
+        raise UsageError(f"channels are some of {', '.join(KINDS)}, not {sorted(map(str, kinds))}")
     return kinds

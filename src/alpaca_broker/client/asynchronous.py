@@ -112,10 +112,10 @@ class AsyncClient(Front):
         return AsyncStream(self, self._follow_updates(symbols, ("bars",), gaps))
 
     def updates(
-        self, *symbols: str, channels: Iterable[str], gaps: bool = True
+        self, *symbols: str, channels: Iterable[str], content: bool = False, gaps: bool = True
     ) -> AsyncStream[MarketData | Gap]:
         """As `Client.updates`."""
-        return AsyncStream(self, self._follow_updates(symbols, channels, gaps))
+        return AsyncStream(self, self._follow_updates(symbols, channels, gaps, content))
 
     @overload
     def orders(

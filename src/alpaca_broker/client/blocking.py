@@ -123,14 +123,18 @@ class Client(Front):
         return Stream(self, self._follow_updates(symbols, ("bars",), gaps))
 
     def updates(
-        self, *symbols: str, channels: Iterable[str], gaps: bool = True
+        self, *symbols: str, channels: Iterable[str], content: bool = False, gaps: bool = True
     ) -> Stream[MarketData | Gap]:
         """Any kinds of market data, named as in a registration, such as `quotes` and `dailyBars`.
+
+        `content`: news with the whole article. `backfill` brings what a gap took: prices whose
+        `source` is `backfill`, oldest first, beside the live ones; a second `Gap` (`again`) then
+        says whether that was all.
 
         Raises:
             UsageError: no symbol, no such kind of data, or the client is closed.
         """
-        return Stream(self, self._follow_updates(symbols, channels, gaps))
+        return Stream(self, self._follow_updates(symbols, channels, gaps, content))
 
     @overload
     def orders(

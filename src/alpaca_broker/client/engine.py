@@ -32,10 +32,11 @@ from alpaca_broker.client.link import Link, LinkEnded
 from alpaca_broker.client.place import Place, advice, find_place
 from alpaca_broker.client.seam import Seam
 from alpaca_broker.client.session import Answered, Session
-from alpaca_broker.client.subscription import Counters, Subscription, Topic
+from alpaca_broker.client.subscription import Counters, Subscription
 from alpaca_broker.client.wishes import Wishes
 from alpaca_broker.core.backoff import Patience
 from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.feeds import Topic
 from alpaca_broker.errors import BusError, UsageError
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from alpaca_broker.client.engine import Engine, Options
 from alpaca_broker.client.seam import Seam
 from alpaca_broker.client.subscription import Counters, Subscription
 from alpaca_broker.client.updates import Status
+from alpaca_broker.core.feeds import CONTENT
 
 if TYPE_CHECKING:
     from alpaca_broker.settings import RedisTarget
@@ -96,9 +97,10 @@ class Front(ABC):
         return self._engine.subscribe(checked_symbols(tuple(symbols)), gaps=gaps)
 
     def _follow_updates(
-        self, symbols: Iterable[str], channels: Iterable[str], gaps: bool
+        self, symbols: Iterable[str], channels: Iterable[str], gaps: bool, content: bool = False
     ) -> Subscription:
         names, kinds = checked_symbols(tuple(symbols)), checked_kinds(channels)
+        kinds |= {CONTENT} if content and "news" in kinds else set()
         prices = names if "trades" in kinds else frozenset[str]()
         others = frozenset((kind, name) for kind in kinds - {"trades"} for name in names)
         return self._engine.subscribe(prices, others=others, gaps=gaps)
@@ -117,10 +119,12 @@ class Front(ABC):
         self._check(handler)
         self._attach(self._follow_prices(_several(symbols), gaps=False), handler)
 
-    def on_update(self, symbols: Symbols, handler: Handler, *, channels: Iterable[str]) -> None:
+    def on_update(
+        self, symbols: Symbols, handler: Handler, *, channels: Iterable[str], content: bool = False
+    ) -> None:
         """Call `handler` with every update of these kinds of data of these symbols."""
         self._check(handler)
-        self._attach(self._follow_updates(_several(symbols), channels, gaps=False), handler)
+        self._attach(self._follow_updates(_several(symbols), channels, False, content), handler)
 
     def on_order(
         self,
@@ -151,10 +155,15 @@ class Front(ABC):
         seconds; `unknown` before the first."""
         return self._engine.session.health.state(monotonic())
 
-    def is_fresh(self, symbol: str) -> bool:
+    def is_fresh(self, symbol: str, channels: Iterable[str] | None = None) -> bool:
         """Whether what is known of the symbol is current: heartbeat within three seconds, its feed
-        live, the symbol acknowledged, no unrepaired hole. Not: traded recently."""
-        return self._engine.session.is_fresh(symbol, monotonic())
+        live, the symbol acknowledged, no unrepaired hole. Not: traded recently.
+
+        Of everything that is followed of the symbol, or of these kinds alone. What is told once
+        (bars, halts, corrections, news) counts as current while it flows; a gap says what did not.
+        """
+        kinds = None if channels is None else checked_kinds(channels)
+        return self._engine.session.is_fresh(symbol, monotonic(), kinds)
 
     @property
     def rejected(self) -> dict[str, str]:

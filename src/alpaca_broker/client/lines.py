@@ -1,7 +1,8 @@
 """The channels of the other kinds of market data: whose turn it is, and what was missed.
 
 Owns their tracks. Unlike prices they have no snapshot to be compared with: a hole shows with the
-next number, and nothing repairs it. Runs in the listening thread.
+next number, and nothing repairs it. A quote is current again with the next one, a book with the
+next snapshot. Runs in the listening thread.
 """
 
 from __future__ import annotations
@@ -9,16 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from alpaca_broker.client.market_data import CHANNEL_OF, MarketData, is_of, market_data
-from alpaca_broker.client.subscription import Subscription, is_pattern
+from alpaca_broker.client.market_data import (
+    CHANNEL_OF,
+    MarketData,
+    OrderbookUpdate,
+    is_of,
+    market_data,
+)
+from alpaca_broker.client.subscription import Subscription, is_pattern, may_carry
 from alpaca_broker.client.tracking import IGNORED, Track
-from alpaca_broker.client.updates import Reason
+from alpaca_broker.client.updates import Gap, Reason
+from alpaca_broker.core.channels import BAR, ORDERBOOK, QUOTE, TRADING_STATUS
+from alpaca_broker.core.feeds import EVERY
 
 if TYPE_CHECKING:
     from alpaca_broker.client.session import Session
 
 MOST_LINES = 200_000
-_SEVERAL_KINDS = ("bar:", "trading_status:")  # so each update has to be looked at
+_SEVERAL_KINDS = (BAR, TRADING_STATUS)  # so each update has to be looked at
+_KIND_ON = {channel: kind for kind, channel in CHANNEL_OF.items()}  # one of them
 
 
 class Line:
@@ -28,6 +38,34 @@ class Line:
         self.channel, self.track = channel, track
         self.last: MarketData | None = None
         self.sinks: list[tuple[Callable[[MarketData], None], frozenset[str]]] = []
+        self._whole_since: float | None = None  # of a book: received when, or None: not whole
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it shows how things are; what happens once is never out of date."""
+        if self.channel == ORDERBOOK:
+            return self._whole_since is not None
+        return self.channel != QUOTE or not self.track.in_doubt
+
+    def take(self, update: MarketData, missed: int) -> None:
+        """The next one, behind so many that were missed."""
+        self.last = update
+        if isinstance(update, OrderbookUpdate):
+            if update.snapshot:
+                self._whole_since = update.received_at or update.timestamp
+            elif missed:
+                self._whole_since = None
+
+    def begin(self, epoch: int) -> None:
+        """A new epoch: numbers start over, and a book with a snapshot."""
+        self.track.begin(epoch)
+        self._whole_since = None
+
+    def breaks(self, gap: Gap) -> None:
+        """The broker missed something of it; a snapshot that came since is whole."""
+        self.track.doubt("broker gap")
+        if gap.began is None or (self._whole_since or 0.0) <= gap.began:
+            self._whole_since = None
 
 
 class Lines:
@@ -62,15 +100,28 @@ class Lines:
         for line in self._lines.values():
             line.track.doubt(cause)
 
+    def breaks(self, gap: Gap) -> None:
+        """The broker missed something."""
+        named = set(gap.symbols)
+        for line in self._lines.values():
+            symbol = line.track.symbol
+            is_named = EVERY in named or symbol in named
+            if is_named and may_carry(gap.feed, (_KIND_ON[line.channel], symbol)):
+                line.breaks(gap)
+
     def begin(self, epoch: int) -> None:
         """A new epoch: numbers start over."""
         for line in self._lines.values():
-            line.track.begin(epoch)
+            line.begin(epoch)
+
+    def of(self, kind: str, symbol: str) -> Line | None:
+        """The channel of a kind of data, if it is followed."""
+        return self._lines.get(self._prefix + f"{CHANNEL_OF[kind]}{symbol}".encode())
 
     def has_heard(self, kind: str, symbol: str) -> bool:
         """Whether something came on the channel in this epoch."""
-        name = self._prefix + f"{CHANNEL_OF[kind]}{symbol}".encode()
-        return name in self._lines and self._lines[name].track.heard
+        line = self.of(kind, symbol)
+        return line is not None and line.track.heard
 
     def hear(self, name: bytes, payload: bytes, wall: float) -> bool:
         """Take a message; False where it is on no channel of ours."""
@@ -93,7 +144,7 @@ class Lines:
             before, channel = line.last, line.channel
             session.delivery.hole(track, missed, before, update, wall, channel=channel)
         track.cause = None
-        line.last = update
+        line.take(update, missed)
         for put, kinds in line.sinks:
             if not kinds or any(is_of(kind, update) for kind in kinds):
                 put(update)

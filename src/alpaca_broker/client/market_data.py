@@ -1,6 +1,6 @@
 """The other kinds of market data as a bot gets them: quotes, bars, halts, corrections, news, books.
 
-Owns their types, and on which channel each kind is heard. Read leniently, as prices are: only
+Owns their types, and which of them belong to which kind. Read leniently, as prices are: only
 `type`, `symbol` and `timestamp` are required, what is unknown is left alone, and `raw` is the
 message as it was received. What a field means is the contract's to say.
 """
@@ -13,20 +13,12 @@ import msgspec
 from msgspec import Struct, field
 
 from alpaca_broker.client.updates import PriceUpdate, salvaged
+from alpaca_broker.core.channels import HEARD_ON
+from alpaca_broker.core.feeds import CONTENT
 
-# What a bot registers for, and before which symbol it is heard. Trades have their own way.
-CHANNEL_OF = {
-    "quotes": "quote:",
-    "bars": "bar:",
-    "updatedBars": "bar:",
-    "dailyBars": "bar:",
-    "statuses": "trading_status:",
-    "lulds": "trading_status:",
-    "corrections": "correction:",
-    "backfill": "backfill:",
-    "news": "news:",
-    "orderbooks": "orderbook:",
-}
+# On which channel each kind is heard. Trades have their own way.
+CHANNEL_OF = {kind: channel for kind, channel in HEARD_ON.items() if kind != "trades"}
+KINDS = tuple(kind for kind in HEARD_ON if kind != CONTENT)  # what a bot may ask for
 
 
 class _Common(Struct, kw_only=True, gc=False):

@@ -20,11 +20,12 @@ from alpaca_broker.client.catch_up import CatchUp
 from alpaca_broker.client.delivery import Delivery
 from alpaca_broker.client.lines import Lines
 from alpaca_broker.client.seam import Read
-from alpaca_broker.client.subscription import Subscription, Topic, changes, wanted_channels
+from alpaca_broker.client.subscription import Subscription, changes, may_carry, wanted_channels
 from alpaca_broker.client.tracking import IGNORED, Health, Track
 from alpaca_broker.client.updates import BrokerGap, Gap, PriceUpdate, Reason, Status
-from alpaca_broker.client.wishes import Wishes, name_of
+from alpaca_broker.client.wishes import TRADES, Wishes, name_of
 from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.feeds import EVERY, Topic, family
 
 log = logging.getLogger("alpaca_broker.client")
 
@@ -267,6 +268,7 @@ class Session:
         told = Gap(
             reason="broker gap",
             symbols=tuple(gap.symbols),
+            feed=gap.feed,
             account_id=gap.account_id,
             began=gap.began,
             ended=gap.ended,
@@ -276,9 +278,10 @@ class Session:
             payload=payload,
         )
         if not gap.recovered and not gap.again and gap.account_id is None:
-            for symbol in self.tracks if "*" in gap.symbols else gap.symbols:
-                if track := self.tracks.get(symbol):
+            for symbol in self.tracks if EVERY in gap.symbols else gap.symbols:
+                if (track := self.tracks.get(symbol)) and may_carry(gap.feed, (TRADES, symbol)):
                     track.doubt("broker gap")
+            self.lines.breaks(told)
             self.catch_up.soon()
         self.delivery.tell(told)
 
@@ -338,17 +341,28 @@ class Session:
 
     # What other threads ask.
 
-    def is_fresh(self, symbol: str, now: float) -> bool:
-        """Whether what is known of the symbol is current."""
-        track = self.tracks.get(symbol)
-        accepted = self.wishes.accepted
-        heard = track is not None and track.heard
-        if not (symbol in accepted or "*" in accepted or heard):
+    def is_fresh(self, symbol: str, now: float, kinds: frozenset[str] | None = None) -> bool:
+        """Whether what is known of the symbol is current: all that is followed, or these kinds."""
+        followed = set[Topic]().union(*(one.topics(symbol) for one in self.subscriptions))
+        if kinds is not None:
+            followed &= {(kind, symbol) for kind in kinds}
+        if not followed or not self.connected or not self.health.beats(now):
             return False
-        if track is not None and track.in_doubt:
-            return False
-        feed = track.last.feed if track is not None and track.last is not None else None
-        return self.connected and self.health.beats(now) and self.health.feed_is_live(feed)
+        return all(map(self._is_current, followed))
+
+    def _is_current(self, topic: Topic) -> bool:
+        kind, symbol = topic
+        if kind == TRADES:
+            track = self.tracks.get(symbol)
+            is_current = track is None or not track.in_doubt
+        else:
+            line = self.lines.of(kind, symbol)
+            track, is_current = (None, True) if line is None else (line.track, line.is_current)
+        mine = family(kind, symbol)
+        names = [symbol, EVERY] if family(kind, EVERY) == mine else [symbol]
+        accepted = any(name_of(kind, name) in self.wishes.accepted for name in names)
+        known = accepted or (track is not None and track.heard)
+        return known and is_current and self.health.feed_is_live(mine)
 
     def is_ready(self, now: float) -> bool:
         """Whether everything that is wanted is subscribed to, and acknowledged or refused."""

@@ -15,8 +15,7 @@ from alpaca_broker.client.market_data import CHANNEL_OF
 from alpaca_broker.client.seam import Seam
 from alpaca_broker.client.updates import Gap
 from alpaca_broker.core.channels import Channels
-
-Topic = tuple[str, str]  # a kind of market data and a symbol
+from alpaca_broker.core.feeds import EVERY, KINDS, Topic, family, family_of_feed
 
 
 class Counters(Struct):
@@ -59,8 +58,16 @@ class Subscription:
         return frozenset(
             kind
             for kind, name in self.others
-            if CHANNEL_OF[kind] == channel and name in (symbol, "*")
+            if CHANNEL_OF[kind] == channel and (name == symbol or is_pattern(kind, name))
         )
+
+    def topics(self, symbol: str) -> set[Topic]:
+        """What it follows of a symbol."""
+        found = {kind for kind, name in self.others if name == symbol}
+        found |= {kind for kind, name in self.others if is_pattern(kind, name)}.intersection(
+            KINDS[family("trades", symbol)]  # who follows all order books follows none of stocks
+        )
+        return {(kind, symbol) for kind in (found | {"trades"} if self.wants(symbol) else found)}
 
     def concerns(self, gap: Gap) -> bool:
         """Whether a gap is one of what it follows."""
@@ -73,9 +80,15 @@ class Subscription:
             return gap.account_id in named or gap.reason == "stale"
         if gap.channel is not None:
             return any(self.kinds(gap.channel, symbol) for symbol in gap.symbols)
-        mine = self.symbols | {symbol for _, symbol in self.others}
-        is_all = "*" in mine or "*" in gap.symbols
-        return bool(mine) and (is_all or not mine.isdisjoint(gap.symbols))
+        if gap.missed is not None:  # a hole in the numbers of prices
+            return any(map(self.wants, gap.symbols))
+        hit = set(gap.symbols)
+        mine = self.others.union(("trades", symbol) for symbol in self.symbols)
+        return any(
+            (EVERY in hit or symbol in hit or is_pattern(kind, symbol))
+            and may_carry(gap.feed, (kind, symbol))
+            for kind, symbol in mine
+        )
 
 
 def wanted_channels(
@@ -101,6 +114,15 @@ def wanted_channels(
 def is_pattern(kind: str, symbol: str) -> bool:
     """Whether all channels of this kind are meant; news have a channel for what is about all."""
     return symbol == "*" and kind != "news"
+
+
+def may_carry(feed: str | None, topic: Topic) -> bool:
+    """Whether data may come from this feed; of a pattern from each that has its kind."""
+    kind, symbol = topic
+    mine = family_of_feed(feed or "")
+    if mine is None:
+        return True  # nobody says which, or it is one that we do not know
+    return kind in KINDS[mine] if is_pattern(kind, symbol) else mine == family(kind, symbol)
 
 
 def _other_channels(prefix: str, topics: Iterable[Topic]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from alpaca_broker.client.updates import PriceUpdate, Reason, Status
+from alpaca_broker.core.feeds import Family, family_of_feed
 
 HEARTBEAT_WITHIN_S = 3.0
 SNAPSHOT_WITHIN_S = 1.0  # `price:last` is at most this far behind what is published
@@ -139,13 +140,16 @@ class Health:
         self._told = True
         return True
 
-    def feed_is_live(self, feed: str | None) -> bool:
-        """Whether the last heartbeat calls the feed live; of an unknown one: whether all are."""
+    def feed_is_live(self, wanted: Family) -> bool:
+        """Whether the last heartbeat calls the feed of this family live.
+
+        Where it names none: whether all that it names are.
+        """
         if self.status is None or self.status.state == "down":
             return False
         feeds = self.status.feeds
-        if feed in feeds:
-            return feeds[feed].state == "live"
+        if mine := [f for name, f in feeds.items() if family_of_feed(name) == wanted]:
+            return all(feed.state == "live" for feed in mine)
         return bool(feeds) and all(f.state in ("live", "idle") for f in feeds.values())
 
     def state(self, now: float) -> str:

@@ -100,6 +100,7 @@ class Gap(
     reason: Reason
     symbols: tuple[str, ...] = ()
     channel: str | None = None  # whose numbers have a hole, where not the prices': `quote:`, …
+    feed: str | None = None  # of the broker's own gaps: the feed that missed something
     account_id: str | None = None
     missed: int | None = None  # messages not heard (difference of seq); None: nobody can know
     began: float | None = None
@@ -134,7 +135,9 @@ class FeedStatus(Struct, frozen=True, kw_only=True):
     symbols: int = 0
     last_message: float | None = None
     error: str | None = None
-    skipped: int = 0  # of feeds
+    refused: dict[str, Any] = field(default_factory=dict)  # of feeds: the first hundred
+    refused_total: int = 0
+    skipped: int = 0  # prices and quotes that newer ones have replaced, because Redis was behind
     name: str | None = None  # this and what follows: of accounts only
     environment: str | None = None
     account_number: str | None = None

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from alpaca_broker.client.subscription import Topic
 from alpaca_broker.client.updates import Answer
+from alpaca_broker.core.feeds import CONTENT, Topic, shown
 
 ANSWER_WITHIN_S = 2.0  # a broker that does not answer by then is one that never does
 AGAIN_AFTER_S = 1.0  # where no broker listened
@@ -48,13 +48,14 @@ class Wishes:
         if (symbols, accounts, others) == (self._symbols, self._accounts, self._others):
             return []
         messages: list[dict[str, Any]] = []
-        trades = {(TRADES, symbol) for symbol in self._symbols - symbols}
-        for kind, names in _by_kind(trades | (self._others - others)).items():
+        kept = {name_of(*topic) for topic in _topics(symbols, others)}
+        gone = _topics(self._symbols, self._others)
+        for kind, names in _by_kind(t for t in gone if name_of(*t) not in kept).items():
             if self._told:
                 messages.append(self._message("unregister", self._bot_id, names, kind))
-            for gone in (name_of(kind, name) for name in names):
-                self.accepted.discard(gone)
-                self.rejected.pop(gone, None)
+            for name in (name_of(kind, symbol) for symbol in names):
+                self.accepted.discard(name)
+                self.rejected.pop(name, None)
         self._symbols, self._accounts, self._others = symbols, accounts, others
         ids = {self._id(n) for n in range(max(1, len(accounts)))}
         for bot_id in sorted(self._told - ids):
@@ -104,16 +105,16 @@ class Wishes:
         if asked is None:
             return {}
         self.answered = True
-        if answer.pending:
-            return {}
         known = self._symbols if kind == TRADES else {s for k, s in self._others if k == kind}
         accepted = {name_of(kind, s) for s in known & asked & set(answer.accepted)}
         self.accepted |= accepted
         for name in accepted:
             self.rejected.pop(name, None)
         new: dict[str, str] = {}
+        if answer.pending:  # the rest is not decided yet
+            return new
         for one in answer.rejected:
-            if one.channel is not None and one.channel != kind:
+            if one.channel is not None and one.channel != _at_broker(kind):
                 continue  # another kind of data, which somebody else asked for under this name
             text = f"{one.reason} ({one.code})" if one.reason else str(one.code)
             symbols = (one.symbol,) if one.symbol is not None else asked
@@ -147,8 +148,10 @@ class Wishes:
     ) -> dict[str, Any]:
         message: dict[str, Any] = {"action": action, "symbols": symbols, "bot_id": bot_id}
         if kind != TRADES:  # which is what is meant where nothing is said
-            message["channels"] = [kind]
+            message["channels"] = [_at_broker(kind)]
         if action == "register":
+            if kind == CONTENT:
+                message["content"] = True
             self._number += 1
             request_id = f"r{self._number}"
             self._asked[request_id] = (kind, frozenset(symbols))
@@ -159,8 +162,16 @@ class Wishes:
 
 
 def name_of(kind: str, symbol: str) -> str:
-    """How a bot is told of it: a symbol stands for its trades."""
-    return symbol if kind == TRADES else f"{kind}:{symbol}"
+    """How a bot is told of it: a symbol stands for its trades, and whole articles are news."""
+    return shown((_at_broker(kind), symbol))
+
+
+def _at_broker(kind: str) -> str:
+    return "news" if kind == CONTENT else kind
+
+
+def _topics(symbols: frozenset[str], others: frozenset[Topic]) -> frozenset[Topic]:
+    return others.union((TRADES, symbol) for symbol in symbols)
 
 
 def _by_kind(topics: Iterable[Topic]) -> dict[str, list[str]]:

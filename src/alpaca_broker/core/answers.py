@@ -1,8 +1,8 @@
 """What bots are told about their registrations, and when: once Alpaca has confirmed or refused.
 
 Owns the questions that are not yet answered. Bounded: the oldest is dropped, counted. While Alpaca
-is not connected a question gets one answer at once, which says that it is pending, and one when it
-is decided.
+is not connected a question gets one answer at once, which says that it is pending and what is
+decided all the same, another whenever that is more, and one when all is decided.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from msgspec import Raw, Struct, field
 from alpaca_broker.core.feeds import CONTENT, Feeds, Topic, at_alpaca
 from alpaca_broker.core.messages import RegistrationAnswer, Rejected
 from alpaca_broker.core.registration import Registration
+from alpaca_broker.core.topics import NO_TOPICS, Topics
 
 MOST_QUESTIONS = 10_000
 MOST_LAST = 500  # last prices in one answer; whoever wants more reads `price:last`
@@ -34,7 +35,7 @@ class FeedView(Struct, frozen=True):
 
     feed: str
     live: bool
-    ready: frozenset[Topic]  # confirmed, and the last price looked up
+    ready: Topics  # confirmed, and the last price looked up
     refused: Mapping[Topic, int]
     last: Callable[[str], bytes | None]
     gone: str | None = None  # why Alpaca refuses the whole feed for good
@@ -46,7 +47,7 @@ class MarketView:
     def __init__(self, feeds: Feeds) -> None:
         self._feeds = feeds
         self._views = {
-            feed.name: FeedView(feed.name, False, frozenset(), {}, lambda symbol: None)
+            feed.name: FeedView(feed.name, False, NO_TOPICS, {}, lambda symbol: None)
             for feed in feeds
         }
 
@@ -104,7 +105,7 @@ class Question(Struct):
     doubtful: tuple[str, ...] = ()  # symbols that are to be looked up among the assets
     unknown: frozenset[str] = frozenset()
     verified: bool = True
-    told_pending: bool = False
+    told: int | None = None  # so many wishes were decided when it was last told that it waits
     rejected: list[Rejected] = field(default_factory=list)
 
 
@@ -147,10 +148,15 @@ class Answers:
 
 
 def _pending(question: Question, view: MarketView, epoch: int) -> list[Reply]:
-    """What is said once while a feed that it waits for is not connected."""
-    if question.told_pending or not _waits_for_a_link(question, view):
+    """What is said while a feed that it waits for is not connected: at once, and of what others
+    have decided since.
+    """
+    if not _waits_for_a_link(question, view):
         return []
-    question.told_pending = True
+    decided = sum(map(view.is_decided, question.wishes))
+    if decided == question.told:
+        return []
+    question.told = decided
     return [reply(question, view, epoch, pending=True)]
 
 
@@ -166,13 +172,14 @@ def is_decided(question: Question, view: MarketView) -> bool:
 def _waits_for_a_link(question: Question, view: MarketView) -> bool:
     if question.registration.action == "unregister":
         return False
-    return not all(view.of(wish).live for wish in question.wishes)
+    return any(not view.of(wish).live and not view.is_decided(wish) for wish in question.wishes)
 
 
 def reply(question: Question, view: MarketView, epoch: int, *, pending: bool = False) -> Reply:
     """The answer as things stand."""
     asked = question.registration
     accepted: dict[str, None] = {}
+    undecided: set[str] = set()
     refused = list(question.rejected)
     unknown = sorted(question.unknown)
     refused += [Rejected(symbol=s, code=UNKNOWN.code, reason=UNKNOWN.reason) for s in unknown]
@@ -180,18 +187,22 @@ def reply(question: Question, view: MarketView, epoch: int, *, pending: bool = F
         if wish[1] in question.unknown:
             continue
         why = view.rejection(wish) if asked.action == "register" else None
-        if why is None:
+        if pending and not view.is_decided(wish):
+            undecided.add(wish[1])
+        elif why is None:
             accepted[wish[1]] = None
         elif wish[0] != CONTENT:  # its article is refused already
             refused.append(why)
+    for symbol in undecided:
+        accepted.pop(symbol, None)
     last: dict[str, Raw] = {}
-    if asked.action == "register" and not pending:
+    if asked.action == "register":
         for kind, symbol in question.wishes:
             if kind != "trades" or symbol not in accepted or len(last) >= MOST_LAST:
                 continue
             if (price := view.of((kind, symbol)).last(symbol)) is not None:
                 last[symbol] = Raw(price)
-    useless = asked.action == "unregister" or not accepted
+    useless = asked.action == "unregister" or not (accepted or undecided)
     answer = RegistrationAnswer(
         request_id=asked.request_id,
         status="ok" if not refused else "error" if useless else "partial",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from alpaca_broker.core.channels import HEARD_ON, PRICE
-from alpaca_broker.core.feeds import Topic
+from alpaca_broker.core.channels import HEARD_ON, NEWS, PRICE
+from alpaca_broker.core.feeds import EVERY, Topic, family
 
 Heard = tuple[str, str]  # (one of `channels.MARKET_DATA`, symbol): a channel that has subscribers
 
@@ -37,7 +37,7 @@ class Demand:
         for topic in self.wanted:
             if topic in wanted:
                 continue
-            if listened is not None and heard_on(topic) not in listened:
+            if listened is not None and not is_heard(topic, listened):
                 since = leaving[topic] = self._leaving.get(topic, now)
                 if now - since >= self._linger_s:
                     del leaving[topic]
@@ -48,6 +48,14 @@ class Demand:
         return self.wanted
 
 
-def heard_on(topic: Topic) -> Heard:
-    """The channel on which a topic is heard."""
-    return HEARD_ON[topic[0]], topic[1]
+def is_heard(topic: Topic, listened: Collection[Heard]) -> bool:
+    """Whether somebody subscribes to a channel that the topic comes on.
+
+    The wildcard comes on the channels of all symbols of its feed; articles alone have one for it.
+    """
+    kind, symbol = topic
+    channel = HEARD_ON[kind]
+    if symbol != EVERY or channel == NEWS:
+        return (channel, symbol) in listened
+    mine = family(kind, EVERY)
+    return any(heard == channel and family(kind, name) == mine for heard, name in listened)

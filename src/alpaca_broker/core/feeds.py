@@ -15,8 +15,10 @@ from typing import Literal
 
 from msgspec import Struct
 
+from alpaca_broker.core.topics import NO_TOPICS, Topics
+from alpaca_broker.core.topics import Topic as Topic
+
 Family = Literal["stocks", "crypto", "options", "news"]
-Topic = tuple[str, str]  # (kind of data, symbol)
 
 EVERY = "*"
 CONTENT = "newsContent"  # the whole article: asked for by `content`, and no kind of its own
@@ -31,12 +33,18 @@ STOCK_PATHS = {
     "overnight": "/v1beta1/overnight",
 }
 
+OPTION_FEEDS = frozenset({"indicative", "opra"})
+
 _BARS = frozenset({"bars", "updatedBars", "dailyBars"})
 _TRADES = frozenset({"trades", "quotes", "backfill"})
 _STOCKS = _TRADES | _BARS | {"statuses", "lulds", "corrections"}
 _TEST = frozenset({"trades", "quotes", "bars"})
 _CRYPTO = _TRADES | _BARS | {"orderbooks"}
 _NEWS = frozenset({"news", CONTENT})
+KINDS: dict[Family, frozenset[str]] = {
+    **{"stocks": _STOCKS, "crypto": _CRYPTO},
+    **{"options": _TRADES, "news": _NEWS},
+}
 
 # What Alpaca has no channel for: it comes by itself with trades, or is made of them.
 _COMES_WITH = {"corrections": "trades", "backfill": "trades", CONTENT: "news"}
@@ -78,7 +86,12 @@ class Wanted(Struct, frozen=True):
     """What is wanted of one feed; whoever comes first goes first under a limit."""
 
     topics: tuple[Topic, ...] = ()  # what to ask Alpaca for
-    extras: frozenset[Topic] = frozenset()  # corrections, backfill, newsContent: wished, not asked
+    extras: Topics = NO_TOPICS  # corrections, backfill, newsContent: wished, not asked
+    sets: Topics = NO_TOPICS  # the same as `topics`, without their order
+
+    def plus(self, last: Topic) -> Wanted:
+        """The same, and behind all of it one more."""
+        return Wanted((*self.topics, last), self.extras, self.sets.plus(last))
 
 
 NOTHING = Wanted()
@@ -119,16 +132,22 @@ class Feeds:
 
     def route(self, wishes: Iterable[Topic]) -> dict[str, Wanted]:
         """What bots wish, as what each feed (by name) shall ask for."""
-        by_family: dict[Family, list[Topic]] = {}
+        asked: dict[Family, dict[Topic, None]] = {}
+        extras: dict[Family, list[Topic]] = {}
         for wish in wishes:
-            by_family.setdefault(family(*wish), []).append(wish)
+            carrier = family(*wish)
+            if wish[0] in _COMES_WITH:
+                extras.setdefault(carrier, []).append(wish)
+                wish = at_alpaca(wish)
+            if (topics := asked.get(carrier)) is None:
+                topics = asked[carrier] = {}
+            topics[wish] = None
         return {
             feed.name: Wanted(
-                tuple(dict.fromkeys(map(at_alpaca, found))),
-                frozenset(topic for topic in found if topic[0] in _COMES_WITH),
+                tuple(found), Topics.of(extras.get(feed.family, ())), Topics.of(found)
             )
             for feed in self
-            if (found := by_family.get(feed.family))
+            if (found := asked.get(feed.family))
         }
 
 
@@ -142,20 +161,19 @@ def family(kind: str, symbol: str) -> Family:
     return "options" if _OPTION_SHAPE.match(symbol) else "stocks"
 
 
+def family_of_feed(name: str) -> Family | None:
+    """Which family a feed of this name belongs to; None if it is none of Alpaca's."""
+    if name in STOCK_PATHS:
+        return "stocks"
+    if name.startswith("crypto/"):
+        return "crypto"
+    return "options" if name in OPTION_FEEDS else "news" if name == "news" else None
+
+
 def at_alpaca(wish: Topic) -> Topic:
     """The topic to subscribe to at Alpaca for what a bot wishes."""
     asked = _COMES_WITH.get(wish[0])
     return wish if asked is None else (asked, wish[1])
-
-
-def symbols_of(topics: Iterable[Topic]) -> frozenset[str]:
-    """The symbols of which something is subscribed."""
-    return frozenset(symbol for _, symbol in topics)
-
-
-def traded(topics: Iterable[Topic]) -> frozenset[str]:
-    """The symbols whose trades are subscribed."""
-    return frozenset(symbol for kind, symbol in topics if kind == "trades")
 
 
 def shown(topic: Topic) -> str:

@@ -8,7 +8,7 @@ a market that is closed is not asked about at all. Pure: times are monotonic sec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import TypeVar
 
@@ -214,12 +214,10 @@ def witness(
     return None
 
 
-def with_canary(wanted: tuple[T, ...], canary: T | None, refused: Mapping[T, int]) -> tuple[T, ...]:
-    """What to ask Alpaca for: the canary comes last, and gives way to whoever has no place.
+def takes_canary(wanted: Collection[T], canary: T, refused: Mapping[T, int]) -> bool:
+    """Whether to ask Alpaca for the canary, too: it gives way to whoever has no place.
 
     `refused` are the codes of Alpaca's refusals. A link that nobody wants anything of needs none.
     """
     in_the_way = any(code == SYMBOL_LIMIT and one != canary for one, code in refused.items())
-    if canary is None or not wanted or canary in wanted or in_the_way:
-        return wanted
-    return (*wanted, canary)
+    return bool(wanted) and canary not in wanted and not in_the_way

@@ -56,12 +56,12 @@ class OptionTrade(Struct, tag_field="T", tag="t", gc=False):
     t: Instant
     s: Number | None = None
     x: str | None = None
-    condition: str | None = msgspec.field(default=None, name="c")
+    condition: str | list[str] | None = msgspec.field(default=None, name="c")
 
     @property
     def c(self) -> list[str] | None:
         """Its condition, as stock trades have theirs."""
-        return None if self.condition is None else [self.condition]
+        return [self.condition] if isinstance(self.condition, str) else self.condition
 
     @property
     def i(self) -> None:
@@ -79,12 +79,12 @@ class OptionQuote(Struct, tag_field="T", tag="q", gc=False):
     ap: Finite | None = None
     as_: Number | None = msgspec.field(default=None, name="as")
     ax: str | None = None
-    condition: str | None = msgspec.field(default=None, name="c")
+    condition: str | list[str] | None = msgspec.field(default=None, name="c")
 
     @property
     def c(self) -> list[str] | None:
         """Its condition, as stock quotes have theirs."""
-        return None if self.condition is None else [self.condition]
+        return [self.condition] if isinstance(self.condition, str) else self.condition
 
 
 class Bar(Struct, tag_field="T", tag="b", gc=False):

@@ -256,7 +256,8 @@ class Rejected(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class RegistrationAnswer(Struct, tag_field="type", tag="registration", kw_only=True):
     """The answer on `reply_to`, once Alpaca has confirmed or refused.
 
-    With `pending` it comes at once, because Alpaca is not connected, and a second one follows.
+    With `pending` it comes at once, because one of the feeds is not connected: it says what is
+    decided so far, and another one follows.
     """
 
     request_id: str | None

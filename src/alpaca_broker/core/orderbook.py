@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from decimal import Decimal
 from heapq import merge
+from math import inf
 
 from alpaca_broker.core.difference import Missing, beginning, missing
 from alpaca_broker.core.known_order import GONE, Order, before, is_older, lacks
@@ -169,6 +170,10 @@ class OrderBook:
         May be called again with the same snapshot while `waits`.
         """
         expected = {_identity(event) for event in coming}
+        since: dict[str, float] = {}  # when the first of an order's coming events happened
+        for event in coming:
+            at = event.update.timestamp
+            since[event.update.order_id] = min(at, since.get(event.update.order_id, at))
         first_seen, self._first_seen = self._first_seen, {}
         self.waits = False
         told: list[list[OrderEvent]] = []
@@ -179,15 +184,16 @@ class OrderBook:
             may_tell = True
             for one in missing(snapshot, order_id, fills, order, self.floor):
                 identity = _identity(one.event)
-                if identity in expected or identity in held:
+                is_later = one.event.update.timestamp > since.get(order_id, inf)
+                if is_later or identity in expected or identity in held:
                     # What comes after it is told after it, at the next look.
                     self.waits = self.waits or (identity in held and bool(due))
                     break
-                since = first_seen.get(identity, now)
-                if may_tell := may_tell and now - since >= _patience(one, bool(held)):
+                shown_at = first_seen.get(identity, now)
+                if may_tell := may_tell and now - shown_at >= _patience(one, bool(held)):
                     due.append(one.event)
                 else:
-                    self._first_seen[identity] = since
+                    self._first_seen[identity] = shown_at
                     self.waits = True
             if due:
                 told.append(self._tell(order_id, due))

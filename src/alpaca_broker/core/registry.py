@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from msgspec import Struct, field
 
 from alpaca_broker.core.channels import HEARD_ON
-from alpaca_broker.core.demand import Heard, heard_on
+from alpaca_broker.core.demand import Heard, is_heard
 from alpaca_broker.core.feeds import CONTENT, Topic
 from alpaca_broker.core.registration import BadRegistration, Registration
 
@@ -92,7 +92,7 @@ class Registry:
         for bot, wish in list(self._wishes.items()):
             if wish.until is not None or not wish.topics:
                 continue
-            if any(heard_on(topic) in listened for topic in wish.topics):
+            if any(is_heard(topic, listened) for topic in wish.topics):
                 wish.heard_at = now
             elif now - wish.heard_at >= idle_s:
                 wish.topics = {}

@@ -1,33 +1,38 @@
 """What can still be read of a frame that is broken: the messages before the damage.
 
-Owns the cutting of an array that does not end, or does not go on, as it should; it reads no
-message. Never raises: what it returns are whole values, each still to be read.
+Owns the cutting of an array that does not end, or does not go on, as it should, and the reading
+of a print of which a part is not understood. Never raises; what is cut are whole values, each still
+to be read.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
 
 _raw_decode = json.JSONDecoder().raw_decode
 _between = re.compile(r"[ \t\r\n]*,[ \t\r\n]*").match
 _begins = re.compile(r"[ \t\r\n]*\[[ \t\r\n]*").match
 
 
-def json_parts(frame: bytes | str) -> list[bytes]:
+def json_parts(frame: bytes | str) -> Iterator[bytes]:
     """The whole values at the beginning of an array in JSON."""
     text = frame if isinstance(frame, str) else frame.decode("utf-8", "surrogateescape")
-    parts: list[bytes] = []
     found = _begins(text)
     try:
         while found is not None:
             begin = found.end()
             _, end = _raw_decode(text, begin)
-            parts.append(text[begin:end].encode("utf-8", "surrogateescape"))
+            yield text[begin:end].encode("utf-8", "surrogateescape")
             found = _between(text, end)
     except (ValueError, RecursionError):  # ValueError: of decoding, and of encoding
         pass
-    return parts
 
 
 # MessagePack: how many bytes the length of these types takes, by their first byte.
@@ -44,20 +49,55 @@ _FIXED = {
 _MANY = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}  # arrays, maps: values per member
 
 
-def msgpack_parts(frame: bytes) -> list[bytes]:
+def msgpack_parts(frame: bytes) -> Iterator[bytes]:
     """The whole values at the beginning of an array in MessagePack."""
-    parts: list[bytes] = []
     try:
         at, members = _head(frame, 0)
         if not (0x90 <= frame[0] <= 0x9F or frame[0] in (0xDC, 0xDD)):
-            return parts
+            return
         for _ in range(members):
             end = _end(frame, at)
-            parts.append(frame[at:end])
+            yield frame[at:end]
             at = end
     except (IndexError, ValueError):
         pass
-    return parts
+
+
+DISPENSABLE = frozenset({"c", "i", "x"})  # of a print: conditions, id, exchange
+EARLIEST = 10**8  # seconds: what is less is no time
+
+_Print = TypeVar("_Print", bound=Struct)
+
+
+def print_of(kind: type[_Print], message: dict[Any, Any]) -> _Print | None:
+    """A trade without what it can do without; None where anything else of it cannot be read."""
+    values: dict[str, Any] = {}
+    for known in msgspec.structs.fields(kind):
+        if known.encode_name not in message:
+            continue
+        value = message[known.encode_name]
+        if known.name == "t" and type(value) is int:
+            value = _instant(value)
+        try:
+            values[known.name] = msgspec.convert(value, known.type)
+        except (msgspec.ValidationError, ValueError):
+            if known.encode_name not in DISPENSABLE:
+                return None
+    try:
+        return kind(**values)
+    except TypeError:
+        return None  # something required is not there
+
+
+def _instant(number: int) -> datetime | None:
+    """An integer as a time: seconds since the epoch, or a thousandth of one, …"""
+    if number < EARLIEST:
+        return None
+    exponent = max(0, (len(str(number)) - 8) // 3 * 3)  # of today: 10, 13, 16 or 19 digits
+    try:
+        return datetime.fromtimestamp(number / 10**exponent, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def _end(frame: bytes, at: int) -> int:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
+from itertools import islice
 
 from msgspec import Struct
 
 from alpaca_broker.core.feeds import EVERY, Topic
+from alpaca_broker.core.topics import NO_TOPICS, Topics
 from alpaca_broker.core.verdicts import ABOUT_A_SUBSCRIPTION, ABOUT_THE_KIND, NO_WILDCARD
 from alpaca_broker.core.wire import Control, Refusal, Subscription, Success
 from alpaca_broker.errors import RemoteProtocolError, UpstreamRefused
@@ -56,15 +58,23 @@ Action = SendAuth | Add | Drop
 class Session:
     """The conversation of one link. Not thread-safe; messages in, actions out."""
 
-    def __init__(self, desired: Iterable[Topic] = (), *, most_topics: int = MOST_TOPICS) -> None:
+    def __init__(
+        self,
+        desired: Iterable[Topic] = (),
+        sets: Topics | None = None,
+        *,
+        most_topics: int = MOST_TOPICS,
+    ) -> None:
         self.state = State.GREETING
-        self.desired: dict[Topic, None] = dict.fromkeys(desired)  # first come, first served
-        self.acked: frozenset[Topic] = frozenset()
+        self.desired = tuple(desired)  # first come, first served
+        self.desires = Topics.of(self.desired) if sets is None else sets
+        self.acked = NO_TOPICS
         self.asked: Add | Drop | None = None
-        self.parked: dict[
-            Topic, int
-        ] = {}  # topic -> the code of its refusal; replaced, never changed
+        # A topic and the code of its refusal; replaced, never changed.
+        self.parked: dict[Topic, int] = {}
+        self._missing = dict.fromkeys(self.desired)  # neither acknowledged nor parked, in order
         self._kept: frozenset[Topic] = frozenset()
+        self._renewed: frozenset[Topic] = frozenset()  # given back, to be asked for again
         self._most = self._batch = most_topics
         self._kinds_apart = False
 
@@ -78,10 +88,20 @@ class Session:
         """Whether Alpaca has answered everything that we have to ask."""
         return self.state is State.LIVE and self.asked is None
 
-    def want(self, topics: Iterable[Topic]) -> list[Action]:
-        """Replace what is desired, in the order of precedence; returns what to say now."""
-        self.desired = dict.fromkeys(topics)
-        self.parked = {t: code for t, code in self.parked.items() if t in self.desired}
+    def want(self, topics: Iterable[Topic], sets: Topics | None = None) -> list[Action]:
+        """Replace what is desired, in the order of precedence; returns what to say now.
+
+        `sets` are the same topics, where somebody has them already.
+        """
+        self.desired = tuple(topics)
+        self.desires = Topics.of(self.desired) if sets is None else sets
+        self.parked = {t: code for t, code in self.parked.items() if t in self.desires}
+        self._look_for_missing()
+        return self._reconcile()
+
+    def renew(self, topics: Iterable[Topic]) -> list[Action]:
+        """Give these back and ask for them again: Alpaca then sends a book as a whole."""
+        self._renewed |= self.acked & frozenset(topics)
         return self._reconcile()
 
     def receive(self, message: Control) -> list[Action]:
@@ -111,17 +131,22 @@ class Session:
         lists, asked = message.lists, self.asked
         if not lists and not (isinstance(asked, Drop) and self.acked <= set(asked.topics)):
             return  # it names no list at all: that is no answer, where something should be there
-        acked = frozenset((kind, symbol) for kind, symbols in lists.items() for symbol in symbols)
+        before, self.acked, self.asked = self.acked, Topics(lists), None
         if isinstance(asked, Drop):
             # What Alpaca keeps although we gave it back is never given back in a loop.
-            self._kept |= acked & frozenset(asked.topics)
+            self._kept |= {topic for topic in asked.topics if topic in self.acked}
+            self._renewed -= frozenset(asked.topics)
             # Places became free: whoever was turned away at the limit may try again.
             self.parked = {t: c for t, c in self.parked.items() if c != SYMBOL_LIMIT}
         elif asked is not None:
             self._batch = min(self._batch * 2, self._most)
             # Answered, yet left out: never ask in a loop.
-            self._park((topic for topic in asked.topics if topic not in acked), LEFT_OUT)
-        self.acked, self.asked = acked, None
+            self._park((topic for topic in asked.topics if topic not in self.acked), LEFT_OUT)
+            if not before.without(self.acked):
+                for topic in asked.topics:
+                    self._missing.pop(topic, None)
+                return
+        self._look_for_missing()
 
     def _refused(self, asked: Add | Drop, code: int) -> None:
         """Set what was refused aside, or ask for less until the culprit stands alone."""
@@ -147,7 +172,7 @@ class Session:
         if code == NO_WILDCARD and every:
             self._park(every, code)
         else:
-            self._park((t for t in self._missing() if t[0] in kinds), code)
+            self._park([t for t in self._missing if t[0] in kinds], code)
 
     def _full(self, refused: Topic) -> None:
         """One alone does not fit, so nothing will that costs as much.
@@ -159,28 +184,34 @@ class Session:
         if symbol == EVERY:  # it may count as more than one
             self._park([refused], SYMBOL_LIMIT)
             return
-        inside = {s for _, s in self.acked}
-        if symbol in inside:  # even that costs a place: topics are counted
-            inside.clear()
-        same = (t for t in self._missing() if t[0] == kind and t[1] not in inside)
+        # What of it is in did not help: nor will it help a symbol of which no other kind is in.
+        covered = self.acked.kinds_of(symbol)
+        same = [t for t in self._missing if t[0] == kind and self.acked.kinds_of(t[1]) <= covered]
         self._park([refused, *same], SYMBOL_LIMIT)
 
     def _park(self, topics: Iterable[Topic], code: int) -> None:
-        wanted = [topic for topic in topics if topic in self.desired]  # still
+        wanted = [topic for topic in topics if topic in self.desires]  # still
         if wanted:
             self.parked = self.parked | dict.fromkeys(wanted, code)
+            for topic in wanted:
+                self._missing.pop(topic, None)
 
-    def _missing(self) -> list[Topic]:
-        return [t for t in self.desired if t not in self.acked and t not in self.parked]
+    def _look_for_missing(self) -> None:
+        """Anew, after more than what was asked for has changed."""
+        missing = self.desires.without(self.acked).without(Topics.of(self.parked))
+        symbols = missing.symbols  # most have none: these are passed over for the price of a look
+        ordered = (t for t in self.desired if t[1] in symbols and t in missing) if symbols else ()
+        self._missing = dict.fromkeys(ordered)
 
     def _reconcile(self) -> list[Action]:
         """Release before asking for more, one question at a time."""
         if self.state is not State.LIVE or self.asked is not None:
             return []
-        if surplus := sorted(self.acked - self.desired.keys() - self._kept):
-            self.asked = Drop(tuple(surplus[: self._most]))
-        elif missing := self._missing():
-            if self._kinds_apart:
-                missing = [t for t in missing if t[0] == missing[0][0]]
-            self.asked = Add(tuple(missing[: self._batch]))
+        surplus = {*self.acked.without(self.desires)} - self._kept | self._renewed
+        if surplus:
+            self.asked = Drop(tuple(sorted(surplus)[: self._most]))
+        elif self._missing:
+            kind = next(iter(self._missing))[0]
+            missing = (t for t in self._missing if t[0] == kind or not self._kinds_apart)
+            self.asked = Add(tuple(islice(missing, self._batch)))
         return [self.asked] if self.asked else []

@@ -39,6 +39,9 @@ VERDICTS = {
 # These answer a subscription and leave the session as it was (Go SDK flow.go, [D] for 405).
 ABOUT_A_SUBSCRIPTION = frozenset({400, 405, 410, 413})
 
+# Whatever they say of the keys, a session that these had elsewhere proves more.
+ABOUT_THE_KEYS = frozenset({402, 408, 411})
+
 NO_WILDCARD = 413
 ABOUT_THE_KIND = frozenset({410, NO_WILDCARD})  # no symbol of this kind will be taken
 

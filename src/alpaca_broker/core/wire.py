@@ -9,7 +9,7 @@ raises for bad input: counts it, keeps a sample.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from alpaca_broker.core.feeds import EVERY
 from alpaca_broker.core.market_data import (
     Band,
     Bar,
@@ -33,10 +34,11 @@ from alpaca_broker.core.market_data import (
     Trade,
     UpdatedBar,
 )
-from alpaca_broker.core.salvage import json_parts, msgpack_parts
+from alpaca_broker.core.salvage import json_parts, msgpack_parts, print_of
 
 SAMPLE_BYTES = 300
 MOST_DIGITS = 60
+MOST_BAD = 1_000  # messages of one frame that are looked at although they cannot be read
 _NUMERIC = re.compile(r"[+-]?[0-9]*\.?[0-9]+([eE][+-]?[0-9]+)?\Z")
 
 
@@ -80,6 +82,7 @@ class Subscription(Struct, tag_field="T", tag="subscription", frozen=True):
 
 
 Control = Success | Refusal | Subscription
+CONTROL: frozenset[type[Struct]] = frozenset({Success, Refusal, Subscription})  # alone in a frame
 MarketMessage = Trade | OptionTrade | Data | Control
 
 _STOCKS = (
@@ -117,6 +120,11 @@ _OPTIONS_JSON = _readers(msgspec.json, _OPTIONS)
 _OPTIONS_MSGPACK = _readers(msgspec.msgpack, _OPTIONS)
 
 
+class _Tagged(Struct):
+    T: str
+    S: str = EVERY
+
+
 class MarketDecoder:
     """Decodes market-data frames and counts what it could not read."""
 
@@ -126,6 +134,7 @@ class MarketDecoder:
         self._binary = _OPTIONS_MSGPACK if msgpack else _JSON
         self._whole_text, self._whole_binary = self._text[0], self._binary[0]
         self.malformed = 0
+        self.spoiled: set[str] = set()  # books of which a change was lost; `*`: nobody knows whose
         self.sample: str | None = None
 
     def decode(self, frame: bytes | str) -> list[MarketMessage]:
@@ -138,24 +147,58 @@ class MarketDecoder:
             return self._tolerantly(frame)
 
     def _tolerantly(self, frame: bytes | str) -> list[MarketMessage]:
-        readers = self._text if isinstance(frame, str) else self._binary
-        _, split, read = readers
-        parts: Sequence[msgspec.Raw | bytes]
+        is_text = isinstance(frame, str) or frame[:2] == b"[{"  # 412 may come as JSON in any case
+        _, split, read = readers = self._text if is_text else self._binary
+        parts: Iterable[msgspec.Raw | bytes]
         try:
             parts = split(frame)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             self._count(frame)
+            self.spoiled.add(EVERY)
             if readers is _OPTIONS_MSGPACK and isinstance(frame, bytes):
                 parts = msgpack_parts(frame)
             else:
                 parts = json_parts(frame)
         messages: list[MarketMessage] = []
-        for part in parts:
+        bad = 0
+        for number, part in enumerate(parts, 1):
             try:
                 messages.append(read(part))
+                continue
             except (msgspec.MsgspecError, UnicodeError, RecursionError):
                 self._count(bytes(part))
+            bad += 1
+            if bad >= MOST_BAD:  # this is no data: the loop has better things to do
+                self.malformed += len(parts) - number if isinstance(parts, list) else 0
+                self.spoiled.add(EVERY)
+                break
+            if (found := self._print_of(bytes(part), readers)) is not None:
+                messages.append(found)
+            else:
+                self._look_for_book(bytes(part))
         return messages
+
+    def _print_of(self, part: bytes, readers: _Readers) -> Trade | OptionTrade | None:
+        """A print of which something is not understood that it can do without."""
+        codec = msgspec.msgpack if readers is _OPTIONS_MSGPACK else msgspec.json
+        try:
+            found = codec.decode(part)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return None
+        if not isinstance(found, dict) or found.get("T") != "t":
+            return None
+        if self._text is _OPTIONS_JSON:
+            return print_of(OptionTrade, found)
+        return print_of(Trade, found)
+
+    def _look_for_book(self, part: bytes) -> None:
+        """What is not understood may be a change of a book, which nothing comes to replace."""
+        try:
+            found = msgspec.json.decode(part, type=_Tagged)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return
+        if found.T == "o":
+            self.spoiled.add(found.S)
 
     def _count(self, what: bytes | str) -> None:
         self.malformed += 1

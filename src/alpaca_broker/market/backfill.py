@@ -53,6 +53,7 @@ AGAIN_AFTER_S = 5.0
 TOO_MANY_REQUESTS = 429
 
 NOT_REACHED = "not within the time for it"
+ONLY_NAMED = "only symbols that are registered by name are recovered"
 NO_HISTORY = "Alpaca's REST has no history of this feed"
 
 
@@ -67,13 +68,22 @@ class Kind:
         publish: Callable[[str, Any], None],
     ) -> None:
         self.name, self.key, self.ask, self.publish = name, key, ask, publish
+        self._followed: frozenset[str] = frozenset()
         self.wanted: frozenset[str] = frozenset()
         self.edges = Edges()
 
     def follow(self, symbols: Collection[str]) -> None:
         """Recover these from now on."""
-        self.wanted = frozenset(symbols) - {"*"}
+        if symbols == self._followed:
+            return
+        self._followed = frozenset(symbols)
+        self.wanted = self._followed - {"*"}
         self.edges.follow(sorted(self.wanted)[:MOST_FOLLOWED], time())
+
+    @property
+    def wants_all(self) -> bool:
+        """Whether somebody wishes those of every symbol."""
+        return "*" in self._followed
 
     def hit_by(self, gap: Gap) -> list[str]:
         """The wished symbols that the gap has hit."""
@@ -175,7 +185,10 @@ class Backfill:
     async def _recover(self, job: Recovery, rest: DataRest) -> None:
         gap, outcome = job.gap, Outcome()
         wished = {symbol for kind, _ in job.seams for symbol in kind.hit_by(gap)}
+        if "*" in gap.symbols and any(kind.wants_all for kind, _ in job.seams):
+            outcome.fails(["*"], ONLY_NAMED)
         if not wished:
+            self._tell(gap, [], outcome)
             return
         reached: set[tuple[str, str]] = set()
         try:
@@ -183,6 +196,7 @@ class Backfill:
                 await asyncio.sleep(max(0.0, gap.ended + SETTLES_WITHIN_S - time()))
                 for kind, seam in job.seams:
                     await self._recover_kind(kind, seam, gap, rest, outcome, reached)
+                await self._all_published()
         except TimeoutError:
             for kind, _ in job.seams:
                 left = [s for s in kind.hit_by(gap) if (kind.name, s) not in reached]
@@ -273,6 +287,14 @@ class Backfill:
                 return
             await asyncio.sleep(LOOK_EVERY_S)
 
+    async def _all_published(self) -> None:
+        """Gaps go over another connection: none may overtake what it speaks of."""
+        mark = self._publisher.taken
+        while True:
+            if self._publisher.settled >= mark:
+                return
+            await asyncio.sleep(LOOK_EVERY_S)
+
     def _tell(self, gap: Gap, symbols: list[str], outcome: Outcome) -> None:
         """What became of it: the same gap again, once for each answer to `recovered`."""
         whole = [s for s in symbols if s not in outcome.failed]
@@ -286,7 +308,8 @@ class Backfill:
         for why, failed in by_reason.items():
             reason = f"{gap.reason}; not recovered: {why}"
             self._on_gap(_replaced(told, sorted(failed), reason, recovered=False))
-        log.info("%s feed: %d missed messages were recovered", self._feed, outcome.found)
+        if symbols:
+            log.info("%s feed: %d missed messages were recovered", self._feed, outcome.found)
 
 
 def _is_final(error: UpstreamRefused | UpstreamUnavailable) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from time import time
+from typing import Any
 
 import aiohttp
 
@@ -22,14 +23,15 @@ from alpaca_broker.core.feeds import Feed, Topic
 from alpaca_broker.core.market_data import Bar, OptionTrade, Trade
 from alpaca_broker.core.messages import Gap
 from alpaca_broker.core.outage import RESTARTED, Outage
-from alpaca_broker.core.wire import MarketMessage, Refusal, Subscription, Success
+from alpaca_broker.core.topics import Topics
+from alpaca_broker.core.wire import CONTROL
 from alpaca_broker.market.backfill import Backfill
 from alpaca_broker.market.link_watch import LinkWatch, Watched
 from alpaca_broker.market.market_lanes import MarketLanes
 from alpaca_broker.market.price_lanes import PriceLanes
 from alpaca_broker.supervision import why_ended
 
-CONTROL = frozenset({Success, Refusal, Subscription})  # alone in their frames
+PRINTS = frozenset({Trade, OptionTrade})
 
 
 class Continuity:
@@ -86,7 +88,7 @@ class Continuity:
         if self._outage.lasts:
             self._backfill.begins(ours=False)
 
-    def heard(self, messages: Sequence[MarketMessage], now: float) -> None:
+    def heard(self, messages: Sequence[Any], now: float) -> None:
         """A frame came, and what it held was published."""
         self.last_frame = now
         if not messages or type(messages[-1]) in CONTROL:
@@ -95,7 +97,7 @@ class Continuity:
         trades, bars = self._edges, self._bar_edges
         if trades.recent:
             for message in messages:
-                if isinstance(message, Trade | OptionTrade) and message.S in trades.recent:
+                if type(message) in PRINTS and message.S in trades.recent:
                     trades.note(message.S, key_of(message))
         if bars.recent:
             for message in messages:
@@ -127,9 +129,11 @@ class Continuity:
         self._outage.begins(self.last_frame or time(), symbols, f"the market-data link ended{why}")
         self.backfill.begins()
 
-    def mends(self, symbols: Collection[str], epoch: int) -> None:
+    def mends(self, topics: Topics, epoch: int) -> None:
         """These come now: what was missed meanwhile is told, and recovered."""
-        if gap := self._outage.ends(round(time(), 6), symbols, epoch):
+        if not self._outage.lasts:
+            return
+        if gap := self._outage.ends(round(time(), 6), topics.symbols, epoch):
             gap.feed = self._feed
             self._on_gap(gap)
             self.backfill.ends(gap)

@@ -17,6 +17,8 @@ from alpaca_broker.market.price_lanes import PriceLanes
 log = logging.getLogger(__name__)
 
 AT_ONCE = 500  # symbols in one REST call
+OPTIONS_AT_ONCE = 100  # Alpaca's limit for options; of the others none is documented
+TOO_MANY_REQUESTS = 429
 WITHIN_S = 2.0
 PER_MINUTE = 40  # of the 200 REST calls that an account has
 
@@ -26,19 +28,22 @@ class LastPrices:
 
     def __init__(self, feed: Feed) -> None:
         self._path = feed.latest
+        self._at_once = OPTIONS_AT_ONCE if feed.family == "options" else AT_ONCE
         self._asked: list[float] = []
 
     async def look_up(self, rest: DataRest, symbols: list[str], lanes: PriceLanes) -> None:
         """Note the last trade of each of these symbols, as far as it is told in time."""
-        for first in range(0, len(symbols), AT_ONCE):
+        for first in range(0, len(symbols), self._at_once):
             if self._path is None or not self._may_ask():
                 return
-            part = symbols[first : first + AT_ONCE]
+            part = symbols[first : first + self._at_once]
             try:
                 async with asyncio.timeout(WITHIN_S):
                     found = await rest.latest_trades(self._path, part)
             except (UpstreamRefused, UpstreamUnavailable, TimeoutError) as error:
                 log.info("no last prices from REST: %s", error or "no answer in time")
+                if isinstance(error, UpstreamRefused) and error.code != TOO_MANY_REQUESTS:
+                    continue  # it does not like something of this part
                 return
             received_at = round(time(), 6)
             for symbol in part:

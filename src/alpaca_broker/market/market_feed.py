@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import islice
 from time import monotonic, time
+from typing import Any
 
 import aiohttp
 
@@ -25,33 +26,26 @@ from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.answers import FeedView
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.feeds import (
-    EVERY,
     NOTHING,
     Feed,
     Topic,
     Wanted,
     shown,
-    symbols_of,
-    traded,
 )
-from alpaca_broker.core.health import with_canary
+from alpaca_broker.core.health import takes_canary
 from alpaca_broker.core.market_data import OptionTrade, Trade
 from alpaca_broker.core.messages import FeedStatus, Gap
 from alpaca_broker.core.session import Session
+from alpaca_broker.core.topics import Topics
 from alpaca_broker.core.verdicts import NOT_IN_THE_PLAN
-from alpaca_broker.core.wire import (
-    MarketDecoder,
-    Refusal,
-    Subscription,
-    Success,
-)
+from alpaca_broker.core.wire import CONTROL, MarketDecoder
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
+from alpaca_broker.market.book_repair import BookRepair
 from alpaca_broker.market.continuity import Continuity
-from alpaca_broker.market.last_prices import LastPrices
-from alpaca_broker.market.market_lanes import MarketLanes
+from alpaca_broker.market.lanes import Lanes
 from alpaca_broker.market.need import Need
-from alpaca_broker.market.price_lanes import PriceLanes
 from alpaca_broker.market.questions import Questions
+from alpaca_broker.market.readiness import Readiness
 from alpaca_broker.supervision import LinkState, Supervisor
 from alpaca_broker.telemetry import Seldom, fields
 
@@ -85,11 +79,15 @@ class MarketFeed:
         self._url, self._data_url, self._keys = url, data_url, keys
         self._channels = channels
         self._need = Need(always=not feed.on_demand, linger_s=linger_s)
-        self._on_view = on_view
         self._state = LinkState(changed)
         if feed.on_demand:
             self._state.state = "idle"
-        self._supervisor = Supervisor(f"{feed.name} feed", self._state, advice=self._advice)
+        self.keys_are_good: Callable[[], bool] = lambda: False  # as another feed has found
+        self._supervisor = Supervisor(
+            *(f"{feed.name} feed", self._state),
+            advice=self._advice,
+            keys_are_good=lambda: self.keys_are_good(),
+        )
         self._decoder = MarketDecoder(msgpack=feed.is_msgpack)
         self._session = Session()
         self._continuity = Continuity(
@@ -99,18 +97,15 @@ class MarketFeed:
             changed=self._state.changed,
             on_gap=on_gap,
         )
-        self._publisher: Publisher | None = None
-        self._lanes: PriceLanes | None = None
-        self._other_lanes: MarketLanes | None = None
+        self._lanes: Lanes | None = None
         self.wanted: Wanted = NOTHING
         self._canary = canary
-        self._ready: frozenset[Topic] = frozenset()
-        self._traded: frozenset[str] = frozenset()  # whose trades Alpaca has confirmed
-        self._wishes, self._settled = asyncio.Event(), asyncio.Event()
+        self._readiness = Readiness(feed, on_view)
+        self._wishes = asyncio.Event()
         self._epoch = 0
         self._waits_for_room = False
+        self._book_repair = BookRepair()
         self._complaints, self._waits = Seldom(1.0), Seldom(10.0)
-        self._last_prices = LastPrices(feed)
 
     @property
     def status(self) -> FeedStatus:
@@ -127,25 +122,21 @@ class MarketFeed:
             error=error,
             refused={shown(t): code for t, code in islice(refused.items(), MOST_REFUSED)},
             refused_total=len(refused),
-            skipped=self._skipped,
+            skipped=self._lanes.skipped if self._lanes else 0,
         )
 
     @property
-    def _skipped(self) -> int:
-        lanes, others = self._lanes, self._other_lanes
-        return (lanes.kept.skipped if lanes else 0) + (others.kept.skipped if others else 0)
+    def was_live(self) -> bool:
+        """Whether Alpaca has ever let us in, that is, whether the keys are good."""
+        return self._state.ever_live
 
     def release(self, most: int) -> bool:
         """Redis has caught up: publish so many of what was kept; whether there is still more."""
-        lanes, others = self._lanes, self._other_lanes
-        assert lanes is not None, "`use` comes first"
-        assert others is not None
-        lanes.kept.release(most)
-        others.kept.release(most)
-        if lanes.kept or others.kept:
+        lanes = self._in_use
+        if lanes.release(most):
             return True
-        if left_out := others.left_out:
-            others.left_out = 0
+        if left_out := lanes.others.left_out:
+            lanes.others.left_out = 0
             self.lost(f"Redis was behind: {left_out} messages were left out")
         return False
 
@@ -157,11 +148,11 @@ class MarketFeed:
 
     def _trouble(self) -> str | None:
         """What keeps prices from Redis, though the link is live."""
-        publisher = self._publisher
-        if publisher is not None and publisher.error is not None:
-            return f"prices do not reach Redis: {publisher.error}"
-        if publisher is not None and (refusal := publisher.refusal()):
-            return f"Redis refuses prices: {refusal}"
+        if (lanes := self._lanes) is not None:
+            if lanes.publisher.error is not None:
+                return f"prices do not reach Redis: {lanes.publisher.error}"
+            if refusal := lanes.publisher.refusal():
+                return f"Redis refuses prices: {refusal}"
         if self._waits_for_room:
             return "Redis is behind: reading from Alpaca waits"
         return self._continuity.trouble
@@ -169,17 +160,17 @@ class MarketFeed:
     @property
     def messages(self) -> int:
         """How many prices were published. May be read from any thread."""
-        return self._lanes.messages if self._lanes else 0
+        return self._lanes.prices.messages if self._lanes else 0
 
     @property
-    def topics(self) -> frozenset[Topic]:
+    def topics(self) -> Topics:
         """What Alpaca has confirmed to send. May be read from any thread."""
         return self._session.acked
 
     @property
     def symbols(self) -> frozenset[str]:
         """The symbols of those topics."""
-        return symbols_of(self._session.acked)
+        return self._session.acked.symbols
 
     def want(self, wanted: Wanted) -> None:
         """Replace what shall be subscribed; whoever comes first goes first under a limit."""
@@ -188,15 +179,17 @@ class MarketFeed:
         self._need.set(bool(wanted.topics))
         self._follow()
 
-    def _topics(self) -> tuple[Topic, ...]:
+    def _topics(self) -> Wanted:
         """What to ask Alpaca for: what bots want, and the canary where there is a place for it."""
-        return with_canary(self.wanted.topics, self._canary, self._session.parked)
+        wanted, canary = self.wanted, self._canary
+        if canary is None or not takes_canary(wanted.sets, canary, self._session.parked):
+            return wanted
+        return wanted.plus(canary)
 
     def _follow(self) -> None:
         """Recover the trades that bots asked for, and the minute bars that they hear."""
-        trades = frozenset(symbol for kind, symbol in self.wanted.extras if kind == "backfill")
-        bars = frozenset(symbol for kind, symbol in self.wanted.topics if kind == "bars")
-        self._continuity.follow(trades, bars)
+        trades = self.wanted.extras["backfill"]
+        self._continuity.follow(trades, self.wanted.sets["bars"])
 
     def missed_since(self, at: float | None) -> None:
         """A broker before us received until `at` (epoch seconds): what follows is a gap."""
@@ -204,38 +197,46 @@ class MarketFeed:
 
     def use(self, publisher: Publisher) -> None:
         """Publish this way; called before each `run`."""
-        self._publisher = publisher
-        self._lanes = PriceLanes(self.name, self._channels, publisher)
-        self._other_lanes = MarketLanes(self.name, self._channels, publisher, self._is_wanted)
-        self._continuity.use(publisher, self._lanes, self._other_lanes)
+        lanes = self._lanes = Lanes(self.name, self._channels, publisher, self._is_wanted)
+        self._continuity.use(publisher, lanes.prices, lanes.others)
         self._follow()
 
+    @property
+    def _in_use(self) -> Lanes:
+        assert self._lanes is not None, "`use` comes first"
+        return self._lanes
+
     def again(self) -> None:
-        """Redis may have forgotten the last prices: write them once more."""
+        """Redis may have forgotten what it was told."""
+        self._in_use.again()
+
+    def show_books(self, symbols: frozenset[str]) -> None:
+        """Somebody begins to listen to these order books: tell them whole."""
         if self._lanes is not None:
-            self._lanes.snapshots.again()
+            self._lanes.others.show_books(symbols)
 
     async def run(self, epoch: int) -> None:
         """Keep the feed alive until cancelled, speaking under this epoch."""
-        lanes, others = self._lanes, self._other_lanes
-        assert lanes is not None, "`use` comes first"
-        assert others is not None
-        self._epoch = lanes.epoch = others.epoch = epoch
+        lanes, self._epoch = self._in_use, epoch
+        lanes.begin(epoch)
         if self._state.state == "refused":
             self._state.set("idle")  # that was in an epoch that was lost: ask anew
         try:
             async with http_session() as http, self._continuity.recovering(http):
-                while self._state.state != "refused":
+                while True:
                     if not self._need.is_there:
                         self._continuity.begin_anew()  # what nobody wanted was not missed
                         await self._need.begins()
                     await self._stay_connected(http, lanes)
-                self._show(live=False)
-            await asyncio.Event().wait()  # refused for good: the others go on
+                    if self._state.state == "refused":
+                        self._show(live=False)
+                        await self._need.ends()  # the others go on; who asks later asks anew
+                        self._state.set("idle")
+                        self._show(live=False)
         finally:
-            lanes.snapshots.clear()
+            lanes.prices.snapshots.clear()
 
-    async def _stay_connected(self, http: aiohttp.ClientSession, lanes: PriceLanes) -> None:
+    async def _stay_connected(self, http: aiohttp.ClientSession, lanes: Lanes) -> None:
         """Until Alpaca refuses for good, or nobody has wanted anything for a while."""
         link = asyncio.create_task(self._supervisor.run(lambda: self._converse(http, lanes)))
         idle = asyncio.create_task(self._need.ends())
@@ -247,13 +248,15 @@ class MarketFeed:
                 task.cancel()
             await asyncio.gather(link, idle, ticking, return_exceptions=True)
         if link.cancelled():
+            self._continuity.begin_anew()  # also where somebody wants something again by now
             log.info("%s feed: nobody wants anything of it, so it is closed", self.name)
         elif (error := link.exception()) is not None:
             raise error
 
-    async def _converse(self, http: aiohttp.ClientSession, lanes: PriceLanes) -> None:
+    async def _converse(self, http: aiohttp.ClientSession, lanes: Lanes) -> None:
         """One link, from opening to its end."""
-        session = self._session = Session(self._topics())
+        topics = self._topics()
+        session = self._session = Session(topics.topics, topics.sets)
         opening = open_link(http, self._url, msgpack=self.feed.is_msgpack)
         try:
             async with opening as link, asyncio.TaskGroup() as tasks:
@@ -262,11 +265,15 @@ class MarketFeed:
                 self._state.set("live")
                 log.info("%s feed is live", self.name, extra=fields(feed=self.name))
                 tasks.create_task(self._keep_in_step(talk, session), name="wishes")
-                tasks.create_task(self._make_ready(http, session, lanes), name="last prices")
+                rest = DataRest(http, self._data_url, self._keys)
+                made_ready = self._readiness.run(rest, lanes.prices, self._is_ready)
+                tasks.create_task(made_ready, name="last prices")
+                mended = self._book_repair.run(session, talk, self._book_is_wrong)
+                tasks.create_task(mended, name="books")
                 tasks.create_task(talk.watch(self._listens), name="answers")
                 watch = self._continuity.watch(
-                    *(http, lanes, self._listens),
-                    traded=lambda: self._traded,
+                    *(http, lanes.prices, self._listens),
+                    traded=lambda: self._readiness.traded,
                     is_subscribed=lambda: bool(session.acked),
                 )
                 tasks.create_task(watch, name="watch")
@@ -275,16 +282,13 @@ class MarketFeed:
         finally:
             # What a dead link had acknowledged is no longer true, nor are its prices current.
             if session.acked:
-                self._continuity.breaks(symbols_of(session.acked), sys.exc_info()[1])
-            self._session = Session(self.wanted.topics)
-            self._ready, self._traded = frozenset(), frozenset()
-            lanes.kept.drop()
-            lanes.snapshots.clear()
+                self._continuity.breaks(session.acked.symbols, sys.exc_info()[1])
+            self._session = Session(self.wanted.topics, self.wanted.sets)
+            self._readiness.over()
+            lanes.link_ended()
             self._show(live=False)
 
-    async def _greet(
-        self, link: Link, talk: Questions, session: Session, lanes: PriceLanes
-    ) -> None:
+    async def _greet(self, link: Link, talk: Questions, session: Session, lanes: Lanes) -> None:
         try:
             async with asyncio.timeout(GREETING_WITHIN_S):
                 while not session.is_live:
@@ -292,9 +296,8 @@ class MarketFeed:
         except TimeoutError as error:
             raise UpstreamUnavailable(self._url, f"{session.state.value} for too long") from error
 
-    async def _read(self, link: Link, talk: Questions, session: Session, lanes: PriceLanes) -> None:
-        publisher = self._publisher
-        assert publisher is not None
+    async def _read(self, link: Link, talk: Questions, session: Session, lanes: Lanes) -> None:
+        publisher = lanes.publisher
         while True:
             frame = await link.receive()
             await self._hear(frame, talk, session, lanes)
@@ -303,21 +306,21 @@ class MarketFeed:
                 talk.excuse()
 
     async def _hear(
-        self, frame: bytes | str, talk: Questions, session: Session, lanes: PriceLanes
+        self, frame: bytes | str, talk: Questions, session: Session, lanes: Lanes
     ) -> None:
         """Publish a frame's data; answer its control messages."""
         now = round(time(), 6)
         malformed = self._decoder.malformed
-        others = self._other_lanes
-        assert others is not None
-        messages = self._decoder.decode(frame)
+        prices, others = lanes.prices, lanes.others
+        messages: list[Any] = self._decoder.decode(frame)  # `type` decides, unseen by mypy
         for message in messages:
-            if type(message) is Trade or isinstance(message, OptionTrade):
-                lanes.publish(message, now)
-            elif isinstance(message, Success | Refusal | Subscription):
+            kind = type(message)
+            if kind is Trade or kind is OptionTrade:
+                prices.publish(message, now)
+            elif kind in CONTROL:
                 await talk.say(session.receive(message))
-                self._answered(talk, session)
-            elif not isinstance(message, Trade):
+                self._answered(talk, session, lanes)
+            else:
                 others.publish(message, now)
         self._continuity.heard(messages, now)
         if self._decoder.malformed != malformed and self._complaints.may_say():
@@ -326,6 +329,9 @@ class MarketFeed:
                 self._complaints.more(),
                 self._decoder.sample,
             )
+        if self._decoder.spoiled:
+            self._book_repair.spoil(self._decoder.spoiled)
+            self._decoder.spoiled.clear()
 
     async def _wait_for_room(self, publisher: Publisher) -> None:
         """Leave Alpaca's data unread until Redis has caught up, for as long as Alpaca bears it."""
@@ -343,7 +349,7 @@ class MarketFeed:
 
     def _is_wanted(self, topic: Topic) -> bool:
         """Whether a bot wishes it; of use where Alpaca sends more than was asked for."""
-        return topic in self.wanted.extras or topic in self._session.desired
+        return topic in self.wanted.extras or topic in self._session.desires
 
     def _listens(self) -> bool:
         return not self._waits_for_room
@@ -352,45 +358,35 @@ class MarketFeed:
         while True:
             await self._wishes.wait()
             self._wishes.clear()
-            await talk.say(session.want(self._topics()))
+            topics = self._topics()
+            await talk.say(session.want(topics.topics, topics.sets))
 
-    def _answered(self, talk: Questions, session: Session) -> None:
+    def _answered(self, talk: Questions, session: Session, lanes: Lanes) -> None:
+        lanes.confirmed(session.acked)
+        self._readiness.confirmed(session.acked, settled=session.settled)
         if session.settled:
             talk.answered()
             self._state.changed()
-            self._settled.set()
-            if self._canary in session.desired and self._canary not in self._topics():
+            if self._canary in session.desires and self._canary not in self._topics().sets:
                 self._wishes.set()  # it took the place of somebody who is wanted
 
-    async def _make_ready(
-        self, http: aiohttp.ClientSession, session: Session, lanes: PriceLanes
-    ) -> None:
-        """Whenever Alpaca has answered all: look up last prices, then tell what is ready."""
-        rest = DataRest(http, self._data_url, self._keys)
-        while True:
-            await self._settled.wait()
-            self._settled.clear()
-            confirmed = session.acked
-            self._traded = traded(confirmed)
-            lanes.snapshots.forget(traded(self._ready - confirmed))
-            new = sorted(traded(confirmed - self._ready) - {EVERY})
-            await self._last_prices.look_up(rest, new, lanes)
-            lanes.snapshots.tick(monotonic())
-            self._ready = confirmed
-            self._show(live=True)
-            self._continuity.mends(symbols_of(confirmed), self._epoch)
+    def _is_ready(self, confirmed: Topics) -> None:
+        self._show(live=True)
+        self._continuity.mends(confirmed, self._epoch)
 
-    async def _tick(self, lanes: PriceLanes) -> None:
+    async def _tick(self, lanes: Lanes) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            lanes.snapshots.tick(monotonic())
+            lanes.tick()
+
+    def _book_is_wrong(self, symbols: Collection[str]) -> None:
+        self._in_use.others.books.forget(symbols)
+        why = "a change of the order book was not understood: it is asked for anew"
+        self._continuity.lost(why, symbols, self._epoch)
 
     def _show(self, *, live: bool) -> None:
-        lanes = self._lanes
-        assert lanes is not None
         refused_for = self._state.error if self._state.state == "refused" else None
-        last, parked = lanes.snapshots.latest.get, dict(self._session.parked)
-        self._on_view(FeedView(self.name, live, self._ready, parked, last, refused_for))
+        self._readiness.show(self._in_use.prices, self._session.parked, live=live, gone=refused_for)
 
     def lost(self, reason: str) -> None:
         """What was read did not reach Redis: it is not sent again, and a gap says so."""

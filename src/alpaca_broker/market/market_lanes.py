@@ -7,7 +7,8 @@ producer's loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Collection
 from itertools import islice
 from time import time
 from typing import Any
@@ -18,6 +19,7 @@ from msgspec import UNSET, Struct
 from alpaca_broker.alpaca.rest import PastBar
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.core import channels as names
+from alpaca_broker.core.books import Books
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.feeds import CONTENT, EVERY, Topic
 from alpaca_broker.core.market_data import (
@@ -48,6 +50,10 @@ from alpaca_broker.core.messages import (
 from alpaca_broker.market.conflation import Conflation
 from alpaca_broker.market.price_lanes import MOST_LANES, Lane
 
+log = logging.getLogger(__name__)
+
+BOOK_AGAIN_S = 1.0  # at most so often is a book told whole
+MOST_CONTENT = 10_000_000  # characters of one article, on all its channels together
 MOST_NAMED = 1_000  # symbols of one article that are looked at
 
 
@@ -67,6 +73,9 @@ class MarketLanes:
         self._lanes: dict[str, dict[str, Lane]] = {kind: {} for kind in names.MARKET_DATA}
         self._quotes = self._lanes[names.QUOTE]
         self.kept: Conflation[Quote | OptionQuote] = Conflation(self._say_quote)
+        self.books = Books()
+        self._owed: dict[str, None] = {}  # books that are to be told whole
+        self._told_at: dict[str, float] = {}
         self.left_out = 0  # by a full buffer: what cannot be replaced by something newer
         self.epoch = 0
         self.messages = 0
@@ -215,7 +224,38 @@ class MarketLanes:
         if self._is_asked_for("corrections", cancel.S):
             self._say(names.CORRECTION, cancel.S, build)
 
+    def show_books(self, symbols: Collection[str]) -> None:
+        """Somebody begins to listen to these, or missed some: tell what is known, whole."""
+        known = self.books.symbols
+        self._owed |= dict.fromkeys(
+            known if EVERY in symbols else (s for s in symbols if s in known)
+        )
+
+    def tick(self, now: float) -> None:
+        """Tell what is owed, each book once in a while."""
+        if not self._owed or self._publisher.is_full:
+            return
+        for symbol in list(self._owed):
+            if now - self._told_at.get(symbol, float("-inf")) < BOOK_AGAIN_S:
+                continue
+            del self._owed[symbol]
+            if (book := self.books.whole(symbol)) is not None:
+                self._told_at[symbol] = now
+                self._say_book(book, round(time(), 6))
+
+    def keep_books(self, symbols: frozenset[str]) -> None:
+        """Only of these, or of all, do changes come."""
+        if EVERY not in symbols:
+            gone = [symbol for symbol in self.books.symbols if symbol not in symbols]
+            self.books.forget(gone)
+            for symbol in gone:
+                self._told_at.pop(symbol, None)
+
     def _orderbook(self, book: Orderbook, received_at: float) -> None:
+        self.books.take(book)
+        self._say_book(book, received_at)
+
+    def _say_book(self, book: Orderbook, received_at: float) -> None:
         def build(seq: int) -> OrderbookUpdate:
             return OrderbookUpdate(
                 book.S,
@@ -225,14 +265,17 @@ class MarketLanes:
                 *(book.t.timestamp(), self._feed, received_at, seq, self.epoch),
             )
 
-        self._say(names.ORDERBOOK, book.S, build)
+        if not self._say(names.ORDERBOOK, book.S, build):
+            self._owed[book.S] = None
 
     def _news(self, news: News, received_at: float) -> None:
         """An article goes to each of its symbols that somebody wants, and to `*`."""
-        about = news.symbols or []
-        for symbol in (EVERY, *dict.fromkeys(islice(about, MOST_NAMED))):
-            if self._is_wanted(("news", symbol)):
-                self._say(names.NEWS, symbol, self._article(news, symbol, received_at))
+        about = dict.fromkeys((EVERY, *islice(news.symbols or (), MOST_NAMED)))
+        wanted = [symbol for symbol in about if self._is_wanted(("news", symbol))]
+        if len(news.content or "") * len(wanted) > MOST_CONTENT:
+            news = msgspec.structs.replace(news, content=None)  # `url` leads to it
+        for symbol in wanted:
+            self._say(names.NEWS, symbol, self._article(news, symbol, received_at))
 
     def _article(self, news: News, symbol: str, received_at: float) -> Callable[[int], NewsItem]:
         created_at = news.created_at.timestamp()
@@ -263,20 +306,28 @@ class MarketLanes:
     def _is_asked_for(self, kind: str, symbol: str) -> bool:
         return self._is_wanted((kind, symbol)) or self._is_wanted((kind, EVERY))
 
-    def _say(self, kind: str, symbol: str, build: Callable[[int], Struct]) -> None:
+    def _say(self, kind: str, symbol: str, build: Callable[[int], Struct]) -> bool:
+        """Publish it; whether there was room for it."""
         lane = self._lanes[kind].get(symbol) or self._lane(kind, symbol)
         if lane is None:
-            return
+            return True
         if self._publisher.behind and self._publisher.is_full:
             self.left_out += 1
-            return
+            return False
         lane.seq += 1
         self.messages += 1
         self._publish(lane.head, self._encode(build(lane.seq)))
+        return True
 
     def _lane(self, kind: str, symbol: str) -> Lane | None:
         lanes = self._lanes[kind]
         if len(lanes) >= MOST_LANES:
+            if not self.turned_away:
+                log.error(
+                    "%s feed: more than %d symbols have come on %s: nothing of %s, nor of any "
+                    "other new one, is published there until a restart",
+                    *(self._feed, MOST_LANES, kind, symbol),
+                )
             self.turned_away += 1
             return None
         lane = lanes[symbol] = Lane(self._channels.market_data(kind, symbol))

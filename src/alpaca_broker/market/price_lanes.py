@@ -6,6 +6,7 @@ and nothing is built that is not published. Runs in the price producer's loop.
 
 from __future__ import annotations
 
+import logging
 from time import time
 
 import msgspec
@@ -18,6 +19,8 @@ from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.market_data import OptionTrade, Trade
 from alpaca_broker.core.messages import PriceUpdate
 from alpaca_broker.market.conflation import Conflation
+
+log = logging.getLogger(__name__)
 
 MOST_LANES = 200_000
 
@@ -108,7 +111,7 @@ class PriceLanes:
         lane = self._backfilled.get(symbol)
         if lane is None:
             if len(self._backfilled) >= MOST_LANES:
-                self.turned_away += 1
+                self._turn_away(symbol)
                 return
             lane = self._backfilled[symbol] = Lane(self._channels.backfill(symbol))
         lane.seq += 1
@@ -128,9 +131,19 @@ class PriceLanes:
         )
         self._publish(lane.head, self._encode(update))
 
+    def _turn_away(self, symbol: str) -> None:
+        """Alpaca knows some ten thousand symbols: this is something else. Said once."""
+        if not self.turned_away:
+            log.error(
+                "%s feed: more than %d symbols have come: nothing of %s, nor of any other new one, "
+                "is published until a restart",
+                *(self._feed, MOST_LANES, symbol),
+            )
+        self.turned_away += 1
+
     def _new_lane(self, symbol: str) -> Lane | None:
         if len(self._lanes) >= MOST_LANES:
-            self.turned_away += 1  # Alpaca knows some ten thousand symbols: this is something else
+            self._turn_away(symbol)
             return None
         lane = self._lanes[symbol] = Lane(self._channels.price(symbol))
         return lane

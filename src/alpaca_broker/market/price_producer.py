@@ -38,6 +38,8 @@ class PriceProducer:
         publisher: Callable[[], Publisher],
     ) -> None:
         self.feeds = feeds
+        for feed in feeds:
+            feed.keys_are_good = lambda: any(feed.was_live for feed in self.feeds)
         self._hours = hours
         self._last = channels.last.encode()
         self._make_publisher = publisher
@@ -79,6 +81,11 @@ class PriceProducer:
         for feed in self.feeds:
             if (new := wanted.get(feed.name, NOTHING)) != feed.wanted:
                 feed.want(new)
+
+    def show_books(self, symbols: frozenset[str]) -> None:
+        """Somebody begins to listen to these order books."""
+        for feed in self.feeds:
+            feed.show_books(symbols)
 
     def missed_since(self, received: Mapping[str, float]) -> None:
         """A broker before us received each feed until then (epoch seconds)."""

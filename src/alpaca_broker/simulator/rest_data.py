@@ -21,6 +21,7 @@ from alpaca_broker.simulator.trading_hours import TradingHours
 
 _SINGULAR = {"trades": "trade", "quotes": "quote", "bars": "bar"}
 _PAGE, _MOST_PAGE = 1000, 10_000
+_MOST_OPTIONS = 100  # in one call
 _ARTICLES, _MOST_ARTICLES = 10, 50
 _WITHHELD_NS = 15 * 60 * 10**9
 _PAST_FEEDS = {"sip", "iex", "otc", "boats"}
@@ -96,6 +97,8 @@ class DataApi:
 
     async def _latest_options(self, request: web.Request) -> web.Response:
         _feed(request, "opra", _OPTION_FEEDS)
+        if len(_symbols(request)) > _MOST_OPTIONS:
+            raise OrderRefused(400, 40010001, f"more than {_MOST_OPTIONS} symbols")
         return _latest(request, self._data.venues["options"].market)
 
     async def _options(self, request: web.Request) -> web.Response:
