@@ -14,6 +14,7 @@ from bench.processes import BenchError
 from bench.results import Result
 
 HERE = Path(__file__).resolve().parent
+PARTS = HERE / "parts"  # so that one measurement does not replace the page of all
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,10 +36,11 @@ def main(argv: list[str] | None = None) -> int:
         except BenchError as error:
             failed = True
             print(f" failed: {error}", file=sys.stderr)
-    report.write(options.out, plan, about | {"load_after": machine.load()}, results)
+    out = options.out or (PARTS if options.only else HERE)
+    report.write(out, plan, about | {"load_after": machine.load()}, results)
     for target in targets.table(results).rows:
         print("  ".join(target))
-    print(f"written: {options.out / 'results.md'}")
+    print(f"written: {out / 'results.md'}")
     return int(failed)
 
 
@@ -52,7 +54,9 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", action="append", choices=NAMES, help="this measurement; may be repeated"
     )
-    parser.add_argument("--out", type=Path, default=HERE, help="where the results are written")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the results; else bench/, or bench/parts/ with --only"
+    )
     return parser
 
 

@@ -75,6 +75,7 @@ def _page(
         _about(plan, machine),
         _warning(plan, machine),
         _markdown(targets.table(results)),
+        "What holds back those that are not reached: [profile.md](profile.md).",
         *(f"![{title}]({name})" for title, name in drawn),
     ]
     for name, result in results.items():

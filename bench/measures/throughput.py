@@ -104,5 +104,5 @@ def _redis_benchmark(result: Result, processes: Processes, crowd: Child, plan: P
         result.figures["redis_benchmark"] = Spread.of(found)
         result.notes.append(
             f"`redis-benchmark -P 200 -c 1`, one channel, {USUAL_LISTENERS} subscriber, nothing "
-            f"else running: {thousands(Spread.of(found).median)} PUBLISH/s."
+            f"else moving: {thousands(Spread.of(found).median)} PUBLISH/s."
         )
