@@ -8,7 +8,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --no-header pyproject.toml $(ARGS)
 # Tests run side by side; most of their time is waiting.
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n + 1 > 6 ? 6 : n + 1)))
-.PHONY: help demo run test soak check fix lock contract clean
+.PHONY: help demo run test soak bench check fix lock contract clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 - \2/p' Makefile
@@ -24,6 +24,9 @@ test: check ## all checks and all tests
 
 soak: .venv/dev ## the long versions of the storms: more seeds, more kills, real lengths
 	$(BIN)/pytest --soak -m soak -s -o timeout=3600 $(ARGS)
+
+bench: .venv/dev ## how fast it is, beside its rivals, into bench/results.md; ARGS=--short for a sketch
+	@$(BIN)/python -m bench $(ARGS)
 
 check: .venv/dev ## formatting, lint and types only
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from alpaca_broker import __version__
 from alpaca_broker.cli.app import app
 
-COMMANDS = ("run", "demo", "simulate", "watch", "register", "unregister")
+COMMANDS = ("run", "demo", "simulate", "bench", "watch", "register", "unregister")
 
 
 def test_help_names_every_command() -> None:
@@ -71,3 +72,16 @@ def test_help_imports_nothing_heavy(start) -> None:  # type: ignore[no-untyped-d
     assert time.monotonic() - began < 10  # a loaded machine; the imports below are the point
     for heavy in ("redis", "aiohttp", "pydantic", "rich.live", "alpaca_broker.simulator"):
         assert f" {heavy}\n" not in command.err
+
+
+def test_bench_says_where_it_is_to_be_had(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Installed without its repository there is nothing to run: exit code 2 and what to do."""
+    from alpaca_broker.cli import bench, main
+
+    monkeypatch.setattr(bench, "CHECKOUT", tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "--short"])
+    assert end.value.code == 2
+    assert "make bench" in capsys.readouterr().err

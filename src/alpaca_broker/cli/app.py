@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from alpaca_broker import __version__
+from alpaca_broker.cli.bench import bench
 from alpaca_broker.cli.demo.command import demo
 from alpaca_broker.cli.register import register, unregister
 from alpaca_broker.cli.run import run
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command(rich_help_panel=_RUN)(run)
 app.command(rich_help_panel=_TRY)(demo)
 app.command(rich_help_panel=_TRY)(simulate)
+app.command(rich_help_panel=_TRY)(bench)
 app.command(rich_help_panel=_STEER)(watch)
 app.command(rich_help_panel=_STEER)(register)
 app.command(rich_help_panel=_STEER)(unregister)
