@@ -190,16 +190,8 @@ class News(Struct, tag_field="T", tag="n", gc=False):
     symbols: list[str] | None = None
 
 
-Data = (
-    Quote
-    | OptionQuote
-    | Bar
-    | UpdatedBar
-    | DailyBar
-    | HaltStatus
-    | Band
-    | Correction
-    | Cancel
-    | Orderbook
-    | News
+# Beside trades, of which each family of feeds has its own kind.
+StockData = (
+    Quote | Bar | UpdatedBar | DailyBar | HaltStatus | Band | Correction | Cancel | Orderbook | News
 )
+Data = StockData | OptionQuote

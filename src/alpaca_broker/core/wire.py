@@ -18,22 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from alpaca_broker.core.feeds import EVERY
-from alpaca_broker.core.market_data import (
-    Band,
-    Bar,
-    Cancel,
-    Correction,
-    DailyBar,
-    Data,
-    HaltStatus,
-    News,
-    OptionQuote,
-    OptionTrade,
-    Orderbook,
-    Quote,
-    Trade,
-    UpdatedBar,
-)
+from alpaca_broker.core.market_data import Data, OptionQuote, OptionTrade, StockData, Trade
 from alpaca_broker.core.salvage import json_parts, msgpack_parts, print_of
 
 SAMPLE_BYTES = 300
@@ -85,20 +70,7 @@ Control = Success | Refusal | Subscription
 CONTROL: frozenset[type[Struct]] = frozenset({Success, Refusal, Subscription})  # alone in a frame
 MarketMessage = Trade | OptionTrade | Data | Control
 
-_STOCKS = (
-    Trade
-    | Quote
-    | Bar
-    | UpdatedBar
-    | DailyBar
-    | HaltStatus
-    | Band
-    | Correction
-    | Cancel
-    | Orderbook
-    | News
-    | Control
-)
+_STOCKS = Trade | StockData | Control
 _OPTIONS = OptionTrade | OptionQuote | Control
 
 # For whole frames, for the parts of one, and for one part.
