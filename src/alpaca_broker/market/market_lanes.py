@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Collection
 from itertools import islice
 from time import time
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -129,9 +129,22 @@ class MarketLanes:
         self._publish(lane.head, self._encode(update))
 
     def _bar(self, bar: Bar, received_at: float) -> None:
+        self._say_bar(bar.S, bar, received_at)
+
+    def backfill_bar(self, symbol: str, bar: PastBar) -> None:
+        """Publish a minute bar that was recovered after a gap."""
+        self._say_bar(symbol, bar, round(time(), 6), "backfill")
+
+    def _say_bar(
+        self,
+        symbol: str,
+        bar: Bar | PastBar,
+        received_at: float,
+        source: Literal["stream", "backfill"] = "stream",
+    ) -> None:
         def build(seq: int) -> BarUpdate:
             return BarUpdate(
-                symbol=bar.S,
+                symbol=symbol,
                 timeframe="1Day" if isinstance(bar, DailyBar) else "1Min",
                 updated=isinstance(bar, UpdatedBar),
                 open=bar.o,
@@ -146,31 +159,7 @@ class MarketLanes:
                 received_at=received_at,
                 seq=seq,
                 epoch=self.epoch,
-            )
-
-        self._say(names.BAR, bar.S, build)
-
-    def backfill_bar(self, symbol: str, bar: PastBar) -> None:
-        """Publish a minute bar that was recovered after a gap."""
-
-        def build(seq: int) -> BarUpdate:
-            return BarUpdate(
-                symbol=symbol,
-                timeframe="1Min",
-                updated=False,
-                open=bar.o,
-                high=bar.h,
-                low=bar.l,
-                close=bar.c,
-                volume=bar.v,
-                vwap=bar.vw,
-                trade_count=bar.n,
-                timestamp=bar.t.timestamp(),
-                feed=self._feed,
-                received_at=round(time(), 6),
-                seq=seq,
-                epoch=self.epoch,
-                source="backfill",
+                source=source,
             )
 
         self._say(names.BAR, symbol, build)
