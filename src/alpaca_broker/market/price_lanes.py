@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from time import time
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET
@@ -90,6 +91,28 @@ class PriceLanes:
         lane = self._lanes.get(symbol) or self._new_lane(symbol)
         if lane is None:
             return
+        self.snapshots.note(symbol, self._from_rest(symbol, trade, received_at, lane, "snapshot"))
+
+    def backfill(self, symbol: str, trade: PastTrade) -> None:
+        """Publish a trade that was recovered after a gap, on a channel of its own."""
+        lane = self._backfilled.get(symbol)
+        if lane is None:
+            if len(self._backfilled) >= MOST_LANES:
+                self._turn_away(symbol)
+                return
+            lane = self._backfilled[symbol] = Lane(self._channels.backfill(symbol))
+        lane.seq += 1
+        payload = self._from_rest(symbol, trade, round(time(), 6), lane, "backfill")
+        self._publish(lane.head, payload)
+
+    def _from_rest(
+        self,
+        symbol: str,
+        trade: LatestTrade,
+        received_at: float,
+        lane: Lane,
+        source: Literal["snapshot", "backfill"],
+    ) -> bytes:
         update = PriceUpdate(
             symbol,
             trade.p,
@@ -102,34 +125,9 @@ class PriceLanes:
             received_at,
             lane.seq,
             self.epoch,
-            source="snapshot",
+            source=source,
         )
-        self.snapshots.note(symbol, self._encode(update))
-
-    def backfill(self, symbol: str, trade: PastTrade) -> None:
-        """Publish a trade that was recovered after a gap, on a channel of its own."""
-        lane = self._backfilled.get(symbol)
-        if lane is None:
-            if len(self._backfilled) >= MOST_LANES:
-                self._turn_away(symbol)
-                return
-            lane = self._backfilled[symbol] = Lane(self._channels.backfill(symbol))
-        lane.seq += 1
-        update = PriceUpdate(
-            symbol,
-            trade.p,
-            trade.t.timestamp(),
-            trade.s,
-            trade.x,
-            _conditions(trade.c),
-            trade.i,
-            self._feed,
-            round(time(), 6),
-            lane.seq,
-            self.epoch,
-            source="backfill",
-        )
-        self._publish(lane.head, self._encode(update))
+        return self._encode(update)
 
     def _turn_away(self, symbol: str) -> None:
         """Alpaca knows some ten thousand symbols: this is something else. Said once."""
