@@ -4,6 +4,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet install
 OURS = --no-deps --no-build-isolation -e .
+# Where there is no C compiler, the installation goes on without it, and Python does the same.
+COMPILED = src/alpaca_broker/market/_trades.c
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header pyproject.toml $(ARGS)
 # Tests run side by side; most of their time is waiting.
@@ -50,11 +52,11 @@ contract: .venv/dev ## bring docs/asyncapi.yaml in line with the message types
 clean: ## remove what was installed and cached
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.venv/run: requirements.lock pyproject.toml | $(BIN)/pip
+.venv/run: requirements.lock pyproject.toml $(COMPILED) | $(BIN)/pip
 	@echo 'installing what it needs into .venv ...'
 	@$(PIP) --require-hashes -r requirements.lock && $(PIP) $(OURS) && touch $@
 
-.venv/dev: requirements-dev.lock pyproject.toml | $(BIN)/pip
+.venv/dev: requirements-dev.lock pyproject.toml $(COMPILED) | $(BIN)/pip
 	@echo 'installing what it needs, and what the tests need, into .venv ...'
 	@$(PIP) --require-hashes -r requirements-dev.lock && $(PIP) $(OURS) && touch $@ .venv/run
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from alpaca_broker.bus.publisher import publish_head
+from alpaca_broker.bus.pipe import publish_head
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.messages import PriceUpdate
 

@@ -19,7 +19,7 @@ import hiredis
 import msgspec
 import redis
 
-from alpaca_broker.bus.publisher import command
+from alpaca_broker.bus.pipe import command
 from alpaca_broker.client import Client
 from bench.children.lines import answer, leave
 from bench.figures import Times

@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import Any
 
-from alpaca_broker.bus.publisher import command
+from alpaca_broker.bus.pipe import command
 from bench.children.lines import answer, leave
 from bench.frames import symbols
 

@@ -32,6 +32,7 @@ from alpaca_broker.errors import BrokerError, ConfigError
 from alpaca_broker.loop_thread import LoopThread
 from alpaca_broker.market.market_feed import MarketFeed
 from alpaca_broker.market.price_producer import PriceProducer
+from alpaca_broker.market.trade_frames import COMPILED
 from alpaca_broker.settings import ENV_FILE, Settings
 from alpaca_broker.trading.account_stream import AccountStream
 from alpaca_broker.trading.order_producer import OrderProducer
@@ -153,6 +154,8 @@ class AlpacaBroker:
         )
         for doubt in filter(None, (pair.doubt for pair in self._settings.key_pairs())):
             log.warning("%s", doubt)
+        if not COMPILED:
+            log.info("prices are read in Python: install with a C compiler and it costs a third")
         self._price_thread.start()
         self._order_thread.start()
         self._control_thread.start()

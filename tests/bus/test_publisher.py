@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from support import Bot
 from tls import tls_in_front_of
 
-from alpaca_broker.bus.publisher import Publisher, publish_head
+from alpaca_broker.bus.pipe import publish_head
+from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.bus.redis_client import advice, connect
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.settings import RedisTarget

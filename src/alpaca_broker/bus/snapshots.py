@@ -12,7 +12,8 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
-from alpaca_broker.bus.publisher import Publisher, command
+from alpaca_broker.bus.pipe import command
+from alpaca_broker.bus.publisher import Publisher
 
 CALM_AFTER_S = 0.1
 AT_LATEST_S = 0.9
@@ -32,18 +33,18 @@ class Snapshots:
 
     def __init__(self, publisher: Publisher, key: str) -> None:
         self._publisher, self._key = publisher, key.encode()
-        self._dirty: dict[str, None] = {}
         self._current: frozenset[str] | None = None  # whose prices are so; None: everyone's
-        self._noted = 0
         self._written_at = float("-inf")
         self.latest: dict[str, bytes] = {}
+        self.dirty: dict[str, None] = {}  # symbols whose latest price is not yet written
+        self.noted = 0  # prices since the last write
         self.writes = 0
 
     def note(self, symbol: str, payload: bytes) -> None:
         """A price was published."""
         self.latest[symbol] = payload
-        self._dirty[symbol] = None
-        self._noted += 1
+        self.dirty[symbol] = None
+        self.noted += 1
 
     def times(self) -> dict[str, float]:
         """When each symbol last traded, as far as it is known."""
@@ -52,23 +53,23 @@ class Snapshots:
 
     def tick(self, now: float) -> None:
         """Write what changed, where it is time."""
-        if self._current is not None and (strays := self._dirty.keys() - self._current):
+        if self._current is not None and (strays := self.dirty.keys() - self._current):
             self.forget(strays)  # one came late: nothing follows that would keep it current
-        if not self._dirty or not self._publisher.connected:
+        if not self.dirty or not self._publisher.connected:
             return
         waited = now - self._written_at
-        writes = 1 + len(self._dirty) // FIELDS_AT_ONCE
+        writes = 1 + len(self.dirty) // FIELDS_AT_ONCE
         calm = waited >= CALM_AFTER_S and (
-            self._noted >= PRICES_PER_WRITE * writes or self._noted <= PRICES_PER_WRITE
+            self.noted >= PRICES_PER_WRITE * writes or self.noted <= PRICES_PER_WRITE
         )
         if calm or waited >= AT_LATEST_S:
             self.write(now)
 
     def write(self, now: float) -> None:
         """Write what changed."""
-        symbols = list(self._dirty)
-        self._dirty.clear()
-        self._noted = 0
+        symbols = list(self.dirty)
+        self.dirty.clear()
+        self.noted = 0
         self._written_at = now
         for first in range(0, len(symbols), FIELDS_AT_ONCE):
             words = [b"HSET", self._key]
@@ -81,7 +82,7 @@ class Snapshots:
         """These symbols left Alpaca: their prices are no longer current."""
         known = [s for s in symbols if self.latest.pop(s, None) is not None]
         for symbol in known:
-            self._dirty.pop(symbol, None)
+            self.dirty.pop(symbol, None)
         for first in range(0, len(known), FIELDS_AT_ONCE):
             names = (s.encode() for s in known[first : first + FIELDS_AT_ONCE])
             self._publisher.send(command(b"HDEL", self._key, *names))
@@ -98,4 +99,4 @@ class Snapshots:
 
     def again(self) -> None:
         """Redis may have forgotten: write everything once more."""
-        self._dirty = dict.fromkeys(self.latest)
+        self.dirty = dict.fromkeys(self.latest)

@@ -17,23 +17,23 @@ class Conflation(Generic[T]):
 
     def __init__(self, hand_out: Callable[[T, float, int], None]) -> None:
         self._hand_out = hand_out
-        self._kept: dict[str, tuple[T, float, int]] = {}
+        self.waiting: dict[str, tuple[T, float, int]] = {}
         self.skipped = 0  # messages that a newer one has replaced
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self.waiting)
 
     def keep(self, symbol: str, message: T, received_at: float) -> None:
         """It is the newest of its symbol; it keeps the place of the one that it replaces."""
-        known = self._kept.get(symbol)
-        self._kept[symbol] = (message, received_at, 0 if known is None else known[2] + 1)
+        known = self.waiting.get(symbol)
+        self.waiting[symbol] = (message, received_at, 0 if known is None else known[2] + 1)
         self.skipped += known is not None
 
     def release(self, most: int) -> None:
         """Redis has caught up: hand out so many."""
-        for symbol in list(self._kept)[:most]:
-            self._hand_out(*self._kept.pop(symbol))
+        for symbol in list(self.waiting)[:most]:
+            self._hand_out(*self.waiting.pop(symbol))
 
     def drop(self) -> None:
         """What is kept is of a link that ended: a gap says what was missed."""
-        self._kept.clear()
+        self.waiting.clear()

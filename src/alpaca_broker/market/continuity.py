@@ -88,6 +88,15 @@ class Continuity:
         if self._outage.lasts:
             self._backfill.begins(ours=False)
 
+    @property
+    def reads_trades(self) -> bool:
+        """Whether it has to see each trade: of symbols whose gaps are recovered."""
+        return bool(self._edges.recent)
+
+    def heard_trades(self, now: float) -> None:
+        """A frame of nothing but trades came, which it has not to see."""
+        self.last_frame = self._last_data = now
+
     def heard(self, messages: Sequence[Any], now: float) -> None:
         """A frame came, and what it held was published."""
         self.last_frame = now

@@ -25,13 +25,7 @@ from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.answers import FeedView
 from alpaca_broker.core.channels import Channels
-from alpaca_broker.core.feeds import (
-    NOTHING,
-    Feed,
-    Topic,
-    Wanted,
-    shown,
-)
+from alpaca_broker.core.feeds import NOTHING, Feed, Topic, Wanted, shown
 from alpaca_broker.core.health import takes_canary
 from alpaca_broker.core.market_data import OptionTrade, Trade
 from alpaca_broker.core.messages import FeedStatus, Gap
@@ -44,6 +38,7 @@ from alpaca_broker.market.book_repair import BookRepair
 from alpaca_broker.market.continuity import Continuity
 from alpaca_broker.market.lanes import Lanes
 from alpaca_broker.market.need import Need
+from alpaca_broker.market.price_lanes import PriceLanes
 from alpaca_broker.market.questions import Questions
 from alpaca_broker.market.readiness import Readiness
 from alpaca_broker.supervision import LinkState, Supervisor
@@ -300,10 +295,21 @@ class MarketFeed:
         publisher = lanes.publisher
         while True:
             frame = await link.receive()
-            await self._hear(frame, talk, session, lanes)
+            if not self._take(frame, lanes.prices):
+                await self._hear(frame, talk, session, lanes)
             if not publisher.has_room:
                 await self._wait_for_room(publisher)
                 talk.excuse()
+
+    def _take(self, frame: bytes | str, prices: PriceLanes) -> bool:
+        """Publish a frame of nothing but trades, unread; False where it has to be read."""
+        if self.feed.is_msgpack or self._continuity.reads_trades:
+            return False
+        now = round(time(), 6)
+        if not prices.take(frame, now):
+            return False
+        self._continuity.heard_trades(now)
+        return True
 
     async def _hear(
         self, frame: bytes | str, talk: Questions, session: Session, lanes: Lanes

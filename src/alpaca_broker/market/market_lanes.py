@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from alpaca_broker.alpaca.rest import PastBar
+from alpaca_broker.bus.pipe import publish_head
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.core import channels as names
 from alpaca_broker.core.books import Books
@@ -48,7 +49,8 @@ from alpaca_broker.core.messages import (
     TradingStatus,
 )
 from alpaca_broker.market.conflation import Conflation
-from alpaca_broker.market.price_lanes import MOST_LANES, Lane
+from alpaca_broker.market.price_lanes import MOST_LANES
+from alpaca_broker.market.trade_frames import Lane
 
 log = logging.getLogger(__name__)
 
@@ -319,7 +321,7 @@ class MarketLanes:
                 )
             self.turned_away += 1
             return None
-        lane = lanes[symbol] = Lane(self._channels.market_data(kind, symbol))
+        lane = lanes[symbol] = Lane(publish_head(self._channels.market_data(kind, symbol)))
         return lane
 
 

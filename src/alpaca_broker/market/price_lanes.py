@@ -14,26 +14,18 @@ import msgspec
 from msgspec import UNSET
 
 from alpaca_broker.alpaca.rest import LatestTrade, PastTrade
-from alpaca_broker.bus.publisher import Publisher, publish_head
+from alpaca_broker.bus.pipe import publish_head
+from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.bus.snapshots import Snapshots
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.market_data import OptionTrade, Trade
 from alpaca_broker.core.messages import PriceUpdate
 from alpaca_broker.market.conflation import Conflation
+from alpaca_broker.market.trade_frames import Lane, keep, publish
 
 log = logging.getLogger(__name__)
 
 MOST_LANES = 200_000
-
-
-class Lane:
-    """One price channel: the prepared command and the last `seq`."""
-
-    __slots__ = ("head", "seq")
-
-    def __init__(self, channel: str) -> None:
-        self.head = publish_head(channel)
-        self.seq = 0
 
 
 class PriceLanes:
@@ -45,7 +37,9 @@ class PriceLanes:
         self._encode = msgspec.json.Encoder().encode
         self._lanes: dict[str, Lane] = {}
         self._backfilled: dict[str, Lane] = {}
-        self.kept: Conflation[Trade | OptionTrade] = Conflation(self._say)
+        self._start = b',"feed":%b,"received_at":' % self._encode(feed)
+        self._read = msgspec.json.Decoder(Trade).decode
+        self.kept: Conflation[Trade | OptionTrade | bytes] = Conflation(self._say_kept)
         self.snapshots = Snapshots(publisher, channels.last)
         self.epoch = 0
         self.messages = 0
@@ -57,6 +51,40 @@ class PriceLanes:
             self.kept.keep(trade.S, trade, received_at)
         else:
             self._say(trade, received_at)
+
+    def take(self, frame: bytes | str, received_at: float) -> bool:
+        """Publish a frame of trades as a whole, or keep it while Redis is behind.
+
+        False where nothing was done: it holds something else, or nothing is compiled; then the
+        frame has to be decoded, and each message published by itself.
+        """
+        if self._publisher.behind:
+            replaced = keep(frame, self.kept.waiting, received_at)
+            if replaced is None:
+                return False
+            self.kept.skipped += replaced
+            return True
+        snapshots = self.snapshots
+        commands = publish(
+            frame,
+            self._lanes,
+            snapshots.latest,
+            snapshots.dirty,
+            b'%b%b,"seq":' % (self._start, self._encode(received_at)),
+            b',"epoch":%d}' % self.epoch,
+        )
+        if commands is None:
+            return False
+        self._publisher.send_all(commands)
+        self.messages += len(commands)
+        snapshots.noted += len(commands)
+        return True
+
+    def _say_kept(
+        self, trade: Trade | OptionTrade | bytes, received_at: float, skipped: int
+    ) -> None:
+        """Publish what waited; a frame that was kept as a whole left its trades as they came."""
+        self._say(self._read(trade) if isinstance(trade, bytes) else trade, received_at, skipped)
 
     def _say(self, trade: Trade | OptionTrade, received_at: float, skipped: int = 0) -> None:
         symbol = trade.S
@@ -100,7 +128,7 @@ class PriceLanes:
             if len(self._backfilled) >= MOST_LANES:
                 self._turn_away(symbol)
                 return
-            lane = self._backfilled[symbol] = Lane(self._channels.backfill(symbol))
+            lane = self._backfilled[symbol] = Lane(publish_head(self._channels.backfill(symbol)))
         lane.seq += 1
         payload = self._from_rest(symbol, trade, round(time(), 6), lane, "backfill")
         self._publish(lane.head, payload)
@@ -143,7 +171,7 @@ class PriceLanes:
         if len(self._lanes) >= MOST_LANES:
             self._turn_away(symbol)
             return None
-        lane = self._lanes[symbol] = Lane(self._channels.price(symbol))
+        lane = self._lanes[symbol] = Lane(publish_head(self._channels.price(symbol)))
         return lane
 
 

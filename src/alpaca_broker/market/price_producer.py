@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 
 from alpaca_broker.alpaca.hours import MarketHours
-from alpaca_broker.bus.publisher import Publisher, command
+from alpaca_broker.bus.pipe import command
+from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.feeds import NOTHING, Topic, Wanted
 from alpaca_broker.core.messages import FeedStatus
