@@ -50,7 +50,6 @@ MOST_AHEAD = 50  # so few messages may wait for Redis when recovered ones are ad
 LOOK_EVERY_S = 0.02
 ATTEMPTS = 3
 AGAIN_AFTER_S = 5.0
-TOO_MANY_REQUESTS = 429
 
 NOT_REACHED = "not within the time for it"
 ONLY_NAMED = "only symbols that are registered by name are recovered"
@@ -319,7 +318,7 @@ def _is_final(error: UpstreamRefused | UpstreamUnavailable) -> bool:
     """Whether asking again would not help: the plan does not show it, the keys are wrong, …"""
     if not isinstance(error, UpstreamRefused):
         return False
-    return error.code < 500 and error.code != TOO_MANY_REQUESTS
+    return error.code < 500 and not error.too_many_requests
 
 
 def _trade_key(trade: PastTrade) -> Key | None:

@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 500  # symbols in one REST call
 OPTIONS_AT_ONCE = 100  # Alpaca's limit for options; of the others none is documented
-TOO_MANY_REQUESTS = 429
 WITHIN_S = 2.0
 PER_MINUTE = 40  # of the 200 REST calls that an account has
 
@@ -42,7 +41,7 @@ class LastPrices:
                     found = await rest.latest_trades(self._path, part)
             except (UpstreamRefused, UpstreamUnavailable, TimeoutError) as error:
                 log.info("no last prices from REST: %s", error or "no answer in time")
-                if isinstance(error, UpstreamRefused) and error.code != TOO_MANY_REQUESTS:
+                if isinstance(error, UpstreamRefused) and not error.too_many_requests:
                     continue  # it does not like something of this part
                 return
             received_at = round(time(), 6)
