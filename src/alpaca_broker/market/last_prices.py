@@ -10,6 +10,7 @@ import logging
 from time import monotonic, time
 
 from alpaca_broker.alpaca.rest import DataRest
+from alpaca_broker.core.budget import PerMinute
 from alpaca_broker.core.feeds import Feed
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.market.price_lanes import PriceLanes
@@ -28,12 +29,12 @@ class LastPrices:
     def __init__(self, feed: Feed) -> None:
         self._path = feed.latest
         self._at_once = OPTIONS_AT_ONCE if feed.family == "options" else AT_ONCE
-        self._asked: list[float] = []
+        self._calls = PerMinute(PER_MINUTE)
 
     async def look_up(self, rest: DataRest, symbols: list[str], lanes: PriceLanes) -> None:
         """Note the last trade of each of these symbols, as far as it is told in time."""
         for first in range(0, len(symbols), self._at_once):
-            if self._path is None or not self._may_ask():
+            if self._path is None or not self._calls.take(monotonic()):
                 return
             part = symbols[first : first + self._at_once]
             try:
@@ -48,11 +49,3 @@ class LastPrices:
             for symbol in part:
                 if symbol in found:
                     lanes.look_up(symbol, found[symbol], received_at)
-
-    def _may_ask(self) -> bool:
-        now = monotonic()
-        self._asked = [at for at in self._asked if now - at < 60]
-        if len(self._asked) >= PER_MINUTE:
-            return False
-        self._asked.append(now)
-        return True
