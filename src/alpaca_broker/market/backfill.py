@@ -311,7 +311,15 @@ class Backfill:
             reason = f"{gap.reason}; not recovered: {why}"
             self._on_gap(_replaced(told, sorted(failed), reason, recovered=False))
         if symbols:
-            log.info("%s feed: %d missed messages were recovered", self._feed, outcome.found)
+            log.info("%s feed: %s", self._feed, _in_words(outcome))
+
+
+def _in_words(outcome: Outcome) -> str:
+    if not outcome.found:
+        return "nothing could be recovered" if outcome.failed else "nothing was missed"
+    if outcome.found == 1:
+        return "1 missed message was recovered"
+    return f"{outcome.found:,} missed messages were recovered"
 
 
 def _is_final(error: UpstreamRefused | UpstreamUnavailable) -> bool:
