@@ -6,7 +6,7 @@ Owns the wording; pure. No line holds a control character.
 from __future__ import annotations
 
 from alpaca_broker.cli.demo.board import Board
-from alpaca_broker.cli.message_lines import clean, symbol_count
+from alpaca_broker.cli.message_lines import clean, is_unused, symbol_count
 
 
 def milliseconds(seconds: float | None) -> str:
@@ -29,6 +29,7 @@ def connections(board: Board) -> list[str]:
     lines = [
         f"feed {clean(name)} {clean(feed['state'])}, {symbol_count(feed)}"
         for name, feed in status["feeds"].items()
+        if not is_unused(feed)
     ]
     lines += [
         f"{clean(a['environment'])} account {clean(a.get('account_number') or name)} "
