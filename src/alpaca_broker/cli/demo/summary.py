@@ -54,12 +54,13 @@ def second_line(board: Board) -> str:
 def summary(board: Board, published: int) -> list[str]:
     """The end of the demo."""
     seconds, orders = board.seconds, board.orders
+    placed = sum(orders.counts().values())
     states = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in orders.counts().items())
     return [
         f"The demo ran for {seconds:.1f} s.",
         f"prices   {published:,} published ({published / max(seconds, 0.1):,.0f}/s), "
         f"{board.delivered:,} delivered to {board.bots} bots, to each what it asked for",
-        f"orders   {orders.updates:,} updates of {sum(orders.counts().values())} orders: "
+        f"orders   {orders.updates:,} updates of {placed} {'order' if placed == 1 else 'orders'}: "
         f"{states or 'none'}",
         f"holes    {board.holes}",
         f"latency  median {milliseconds(board.age(0.5))} ms, p99 {milliseconds(board.age(0.99))} "
