@@ -8,8 +8,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from alpaca_broker.alpaca.rest import PastBar
 from alpaca_broker.core.channels import Channels
-from alpaca_broker.core.market_data import Level, News, Orderbook, Quote, Trade
+from alpaca_broker.core.market_data import (
+    Bar,
+    DailyBar,
+    Level,
+    News,
+    Orderbook,
+    Quote,
+    Trade,
+    UpdatedBar,
+)
 from alpaca_broker.market import market_lanes, price_lanes
 from alpaca_broker.market.lanes import Lanes
 
@@ -53,6 +63,25 @@ def test_a_symbol_too_many_is_said_once(
         lanes.others.publish(Quote(symbol, AT), 1.0)
     assert [told["symbol"] for told in publisher.told] == ["A"] * 4
     assert ["B" in record.getMessage() for record in caplog.records] == [True, True]
+
+
+def test_a_recovered_bar_is_told_as_a_live_one_and_says_so() -> None:
+    """It differs in its source and in when we had it, only."""
+    publisher = PublisherStub()
+    others = lanes_of(publisher).others
+    values = {"o": 1.5, "h": 4.5, "l": 0.5, "c": 3.5, "v": 100, "vw": 2.5, "n": 7}
+    for kind in (Bar, UpdatedBar, DailyBar):
+        others.publish(kind("AAPL", AT, **values), 1.0)  # type: ignore[arg-type]
+    others.backfill_bar("AAPL", PastBar(AT, **values))  # type: ignore[arg-type]
+    live, *_, recovered = publisher.told
+    assert [(t["timeframe"], t["updated"], t["source"], t["seq"]) for t in publisher.told] == [
+        ("1Min", False, "stream", 1),
+        ("1Min", True, "stream", 2),
+        ("1Day", False, "stream", 3),
+        ("1Min", False, "backfill", 4),
+    ]
+    assert recovered.pop("received_at") > live.pop("received_at")
+    assert live | {"source": "backfill", "seq": 4} == recovered
 
 
 def test_changes_of_a_book_that_were_left_out_are_made_good_by_the_whole() -> None:

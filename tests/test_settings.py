@@ -97,21 +97,25 @@ def test_a_named_account_without_keys_is_named(env_file: Path) -> None:
     """By its variable."""
     env_file.write_text(KEYS + "ALPACA_ACCOUNTS=swing\nSWING_ALPACA_API_KEY_ID=PK2\n")
     assert problem(env_file).startswith("SWING_ALPACA_API_SECRET_KEY is missing")
+    assert problem(env_file).endswith(f"in {env_file}")
     env_file.write_text(KEYS + "ALPACA_DATA_ACCOUNT=swing\n")
     assert problem(env_file) == "ALPACA_DATA_ACCOUNT is swing, but ALPACA_ACCOUNTS has no such"
 
 
 def test_no_keys_names_what_to_set(tmp_path: Path) -> None:
     """Both pairs and the file."""
-    text = problem(tmp_path / "missing.env")
+    empty = tmp_path / "empty.env"
+    empty.touch()
+    text = problem(empty)
     assert "PAPER_ALPACA_API_KEY_ID and PAPER_ALPACA_API_SECRET_KEY" in text
-    assert "configs/.env" in text
+    assert str(empty) in text
 
 
 def test_half_a_pair_names_the_missing_half(env_file: Path) -> None:
     """Whichever it is; an empty value is a missing one."""
     env_file.write_text("PAPER_ALPACA_API_KEY_ID=PK1\nPAPER_ALPACA_API_SECRET_KEY=\n")
     assert problem(env_file).startswith("PAPER_ALPACA_API_SECRET_KEY is missing")
+    assert problem(env_file).endswith(f"in {env_file}")
     env_file.write_text(KEYS + "ALPACA_API_SECRET_KEY=x\n")
     assert problem(env_file).startswith("ALPACA_API_KEY_ID is missing")
 

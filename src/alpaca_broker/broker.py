@@ -33,7 +33,7 @@ from alpaca_broker.loop_thread import LoopThread
 from alpaca_broker.market.market_feed import MarketFeed
 from alpaca_broker.market.price_producer import PriceProducer
 from alpaca_broker.market.trade_frames import COMPILED
-from alpaca_broker.settings import ENV_FILE, Settings
+from alpaca_broker.settings import Settings
 from alpaca_broker.trading.account_stream import AccountStream
 from alpaca_broker.trading.order_producer import OrderProducer
 
@@ -253,7 +253,7 @@ class AlpacaBroker:
             self._ends.put(
                 ConfigError(
                     f"Alpaca refused everything ({reasons}). The variables are in the environment "
-                    f"or in {ENV_FILE}"
+                    f"or in {self._settings.env_file}"
                 )
             )
 

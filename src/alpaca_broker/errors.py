@@ -53,6 +53,11 @@ class UpstreamRefused(BrokerError):
         self.code, self.text, self.http = code, text, http
         super().__init__(code, text)
 
+    @property
+    def too_many_requests(self) -> bool:
+        """Whether REST refused because it was asked too often: later it will answer."""
+        return self.http and self.code == 429
+
     def __str__(self) -> str:
         if not self.code:
             return self.text

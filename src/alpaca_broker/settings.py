@@ -97,6 +97,7 @@ class Settings(BaseSettings):
     alpaca_api_secret_key: SecretStr | None = None
     alpaca_accounts: str = ""
     _named: tuple[KeyPair, ...] = PrivateAttr(default=())
+    _file: Path = PrivateAttr(default=ENV_FILE)
 
     alpaca_feed: Annotated[StockFeed, BeforeValidator(_lower)] = "iex"
     alpaca_crypto_feed: Annotated[CryptoFeed, BeforeValidator(_lower)] = "us"
@@ -173,6 +174,11 @@ class Settings(BaseSettings):
             _redis_from_url(value.get_secret_value(), None)
         return value
 
+    @property
+    def env_file(self) -> Path:
+        """Where to look for what the environment does not give; for messages."""
+        return self._file
+
     def key_pairs(self) -> tuple[KeyPair, ...]:
         """The configured accounts: paper, live, and those that have names.
 
@@ -187,13 +193,15 @@ class Settings(BaseSettings):
                 pairs.append(KeyPair(environment, key_id, secret, variables=names))
             elif key_id or secret:
                 missing = names[1] if key_id else names[0]
-                problems.append(f"{missing} is missing: set it in the environment or in {ENV_FILE}")
+                problems.append(
+                    f"{missing} is missing: set it in the environment or in {self.env_file}"
+                )
         if problems:
             raise ConfigError(problems)
         if not (pairs or self._named):
             raise ConfigError(
                 f"no Alpaca keys: set {' and '.join(PAPER)} (or {' and '.join(LIVE)}) in the "
-                f"environment or in {ENV_FILE}"
+                f"environment or in {self.env_file}"
             )
         return (*pairs, *self._named)
 
@@ -256,7 +264,7 @@ class Settings(BaseSettings):
         """
         found = self.model_copy()
         names = account_names(self.alpaca_accounts)
-        found._named = named_accounts(names, variables, str(ENV_FILE))
+        found._named = named_accounts(names, variables, str(self.env_file))
         return found
 
     def _secret(self, name: str) -> str | None:
@@ -282,11 +290,13 @@ def read_settings(env_file: Path = ENV_FILE) -> Settings:
         ConfigError: one line for each wrong value.
     """
     try:
-        return Settings(_env_file=env_file)
+        settings = Settings(_env_file=env_file)
     except ValidationError as error:
         raise ConfigError([_one_line(e, env_file) for e in error.errors()]) from None
     except (UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{env_file} cannot be read: {error}") from None
+    settings._file = env_file
+    return settings
 
 
 def _variables(env_file: Path) -> dict[str, str]:

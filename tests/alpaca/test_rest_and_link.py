@@ -118,6 +118,7 @@ async def test_a_refused_upgrade_has_its_status() -> None:
             async with open_link(http, url.replace("http", "ws")):
                 pass
         assert (caught.value.code, caught.value.http) == (429, True)
+        assert caught.value.too_many_requests
 
 
 async def test_the_other_sides_close_is_told_with_its_code() -> None:

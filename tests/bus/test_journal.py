@@ -87,7 +87,7 @@ async def test_open_orders_mirror_the_last_event(client: redis.asyncio.Redis, pr
     await book.record(OrderEvent(update("o1"), "k1"))
     await book.record(OrderEvent(update("o2"), "k2"))
     await book.record(OrderEvent(update("o1", "filled", "fill"), "k3"))
-    assert await client.hkeys(f"{prefix}orders:open:acc") == [b"o2"]  # type: ignore[misc]
+    assert await client.hkeys(f"{prefix}orders:open:acc") == [b"o2"]
 
 
 async def test_the_same_event_is_recorded_once(client: redis.asyncio.Redis, prefix: str) -> None:
@@ -167,7 +167,7 @@ async def test_an_emptied_redis_is_noticed_without_an_event(
     await client.delete(f"{prefix}journal:order:acc", f"{prefix}orders:open:acc")
     await book.check()
     assert book.journal_id != before
-    shown: Any = await client.hgetall(f"{prefix}orders:open:acc")  # type: ignore[misc]
+    shown: Any = await client.hgetall(f"{prefix}orders:open:acc")
     assert json.loads(shown[b"o1"])["journal_id"] == book.journal_id
     again = book.journal_id
     await book.check()
@@ -274,5 +274,5 @@ async def test_a_full_disk_is_an_error_and_the_retry_succeeds(tmp_path: Path) ->
             assert await book.record(OrderEvent(update("o2"), "k2"))
             assert [bot.next()[1]["order_id"] for _ in range(3)] == ["o0", "o1", "o2"]
         assert [e["seq"] for e in await entries(client, "")] == [1, 2, 3]
-        assert await client.hkeys("orders:open:acc") == [b"o0", b"o1", b"o2"]  # type: ignore[misc]
+        assert await client.hkeys("orders:open:acc") == [b"o0", b"o1", b"o2"]
         await client.aclose()

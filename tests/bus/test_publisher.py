@@ -161,14 +161,14 @@ async def test_tls_is_spoken_and_checked(own_valkey: EmbeddedRedis, tmp_path: Pa
             assert await publisher.drain(5.0) == 0
             assert publisher.acknowledged == 1
         client = connect(place, "test")
-        assert await client.ping()  # type: ignore[misc]
+        assert await client.ping()
         await client.aclose()
         async with publishing(RedisTarget("localhost", port, 0, tls=True)) as publisher:
             await until(lambda: publisher.error is not None)
             assert "certificate" in str(publisher.error).lower()
         stranger = connect(replace(place, tls_ca=None), "test")
         with pytest.raises(redis.RedisError) as caught:
-            await stranger.ping()  # type: ignore[misc]
+            await stranger.ping()
         assert "REDIS_TLS_CA" in advice(caught.value, place)
         await stranger.aclose()
 
@@ -225,7 +225,7 @@ async def test_a_user_without_a_password_is_let_in(own_valkey: EmbeddedRedis) ->
         assert await publisher.drain(5.0) == 0
         assert publisher.acknowledged == 1
     client = connect(place, "test")
-    assert await client.ping()  # type: ignore[misc]
+    assert await client.ping()
     await client.aclose()
     admin.close()
 

@@ -101,7 +101,7 @@ def test_embedded_redis_says_where_it_is_and_ends_with_the_broker(
         with redis.Redis("127.0.0.1", int(match[1])) as client:
 
             def state() -> str:
-                status = json.loads(client.get("broker:status"))  # type: ignore[arg-type]
+                status = json.loads(client.get("broker:status"))
                 return str(status["feeds"]["iex"]["state"])
 
             eventually(lambda: state() == "live")  # it is logged first

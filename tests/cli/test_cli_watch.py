@@ -68,14 +68,14 @@ def test_without_symbols_it_listens_by_pattern_and_registers_nothing(
     start: Any, server: EmbeddedRedis, bot: redis.Redis
 ) -> None:
     """Everything is shown, the minimal contract's messages too, and rubbish does no harm."""
-    command = start("watch", "--status", REDIS_PORT=str(server.port))
+    command = start("watch", REDIS_PORT=str(server.port))
     command.says("registers nothing")
     eventually(lambda: bot.pubsub_numpat() >= 2)
     bot.publish("price:AAPL", json.dumps(PRICE))
     bot.publish("price:AAPL", b"\xff\x1b[31mrubbish")
     bot.publish("order:acc", json.dumps(ORDER))
     bot.publish("broker:status", json.dumps({"type": "status", "state": "degraded", "bots": 3}))
-    command.says("broker degraded, bots 3")
+    command.says("broker degraded")
     assert "10/? filled at 150.25 (o-1" in command.out
     assert "not a message of the contract" in command.out
     assert "\x1b" not in command.out
@@ -83,6 +83,56 @@ def test_without_symbols_it_listens_by_pattern_and_registers_nothing(
     bot.publish("broker:status", json.dumps({"type": "status", "state": "live"}))
     command.says("the heartbeat is back")
     assert command.end() == 0
+
+
+def test_status_alone_is_the_status_only(
+    start: Any, server: EmbeddedRedis, bot: redis.Redis
+) -> None:
+    """Whole, but for feeds that nobody uses; with a symbol both are shown."""
+    iex = {"state": "live", "symbols": 1}
+    status = {"type": "status", "state": "live", "feeds": {"iex": iex, "news": {"state": "idle"}}}
+    command = start("watch", "--status", REDIS_PORT=str(server.port))
+    command.says("watching the broker's status")
+    both = start("watch", "AAPL", "--status", REDIS_PORT=str(server.port))
+    eventually(lambda: _listeners(bot) == 2)
+    eventually(lambda: bot.publish("price:AAPL", json.dumps(PRICE)) == 1)
+    bot.publish("broker:status", json.dumps(status | {"bots": 1}))
+    for one in (command, both):
+        one.says("broker live, feed iex live (1 symbol), bots 1")
+        assert one.end() == 0
+    assert "150.25" in both.out
+    assert "150.25" not in command.out
+
+
+def test_a_change_for_the_worse_or_the_better_is_said_unasked(
+    start: Any, server: EmbeddedRedis, bot: redis.Redis
+) -> None:
+    """Once each, with its reason, however often the next attempt fails for the same one."""
+
+    def beat(overall: str, **iex: str) -> None:
+        feeds = {"iex": iex | {"symbols": 1}, "news": {"state": "idle"}}
+        bot.publish(
+            "broker:status", json.dumps({"type": "status", "state": overall, "feeds": feeds})
+        )
+
+    command = start("watch", "AAPL", REDIS_PORT=str(server.port))
+    eventually(lambda: _listeners(bot) == 1)
+    beat("live", state="live")
+    for state in ("backoff", "connecting", "backoff"):
+        beat("degraded", state=state, error="connection limit exceeded (406)")
+    beat("degraded", state="stale", error="connected, but mute")
+    for _ in range(2):
+        beat("live", state="live")
+    beat("down", state="refused", error="auth failed (402)")
+    command.says("auth failed")
+    assert command.end() == 0
+    said = [line.partition(" -- ")[2] for line in command.out.splitlines()]
+    assert [line for line in said if line.startswith("broker ")] == [
+        "broker degraded, feed iex: connection limit exceeded (406)",
+        "broker degraded, feed iex: connected, but mute",
+        "broker live",
+        "broker down, feed iex: auth failed (402)",
+    ]
 
 
 def test_an_account_s_orders_are_followed(
@@ -114,6 +164,11 @@ def test_it_survives_redis(start: Any) -> None:
         assert command.end() == 0
     finally:
         server.stop()
+
+
+def _listeners(bot: redis.Redis) -> int:
+    ((_, count),) = bot.pubsub_numsub("broker:status")
+    return int(count)
 
 
 def _again(server: EmbeddedRedis) -> EmbeddedRedis:

@@ -42,7 +42,7 @@ async def test_async_for_gets_every_price(broker: FakeBroker, client: AsyncClien
     assert [u.seq for u in got if isinstance(u, PriceUpdate)] == [1, 2, 5, 6]
     assert [g.missed for g in got if isinstance(g, Gap)] == [2]
     broker.price("AAPL")
-    update = await anext(prices)  # type: ignore[arg-type]
+    update = await anext(prices)
     assert update.seq == 7
     assert client.is_fresh("AAPL")
     assert client.state == "live"
@@ -143,8 +143,8 @@ async def test_a_stream_can_be_cancelled(broker: FakeBroker, client: AsyncClient
     assert await client.wait_ready()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await anext(prices)  # type: ignore[arg-type]
+            await anext(prices)
     broker.price("AAPL")
-    assert (await anext(prices)).seq == 1  # type: ignore[arg-type]
+    assert (await anext(prices)).seq == 1
     prices.close()
     assert [update async for update in prices] == []

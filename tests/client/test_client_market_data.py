@@ -104,16 +104,16 @@ def test_a_feeds_gap_is_told_to_those_whom_it_serves(broker: FakeBroker, connect
     assert (gap.feed, gap.detail) == ("news", "the connection was lost")
     assert client.is_fresh("AAPL")
     broker.gap("*", feed="iex")
-    assert [next(stream).feed for stream in (prices, quotes)] == ["iex", "iex"]  # type: ignore[union-attr]
+    assert [next(stream).feed for stream in (prices, quotes)] == ["iex", "iex"]
     assert not client.is_fresh("AAPL", ["quotes"])
     assert client.is_fresh("AAPL", ["news"])
     broker.data("quote:", "AAPL", "quote_update", **QUOTE)
     assert next(quotes).seq == 2  # type: ignore[union-attr]
     assert client.is_fresh("AAPL", ["quotes"])
     broker.gap("ETH/USD", feed="crypto/us")
-    assert next(books).feed == "crypto/us"  # type: ignore[union-attr]
+    assert next(books).feed == "crypto/us"
     broker.gap("AAPL", "BTC/USD", feed="of-the-future")
-    assert [next(s).feed for s in (prices, news, coins)] == ["of-the-future"] * 3  # type: ignore[union-attr]
+    assert [next(s).feed for s in (prices, news, coins)] == ["of-the-future"] * 3
 
 
 def test_a_book_is_fresh_as_long_as_it_is_whole(broker: FakeBroker, connect: Connect) -> None:

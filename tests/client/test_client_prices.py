@@ -360,7 +360,7 @@ def test_what_cannot_be_followed_is_refused(connect: Connect) -> None:
 
     for symbols in ((), ("A*",), ("",), (5,)):
         with pytest.raises(UsageError):
-            client.prices(*symbols)  # type: ignore[arg-type]
+            client.prices(*symbols)
     for wrong in (lambda: client.orders(), lambda: client.orders("a", since=-1)):
         with pytest.raises(UsageError):
             wrong()

@@ -151,6 +151,6 @@ def test_what_is_kept_is_what_was_said(plain: Rig, hear: Any) -> None:
     with redis.Redis(port=plain.valkey.port) as client:
         eventually(lambda: client.hget("price:last", "MSFT") == price)
         seq = json.loads(new)["seq"]
-        ((_, entry),) = client.xrange(f"journal:order:{account_id}", f"{seq}-0", f"{seq}-0")  # type: ignore[misc]
+        ((_, entry),) = client.xrange(f"journal:order:{account_id}", f"{seq}-0", f"{seq}-0")
         assert entry[b"data"] == new
         assert client.hget(f"orders:open:{account_id}", far["id"]) == new

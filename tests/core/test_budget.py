@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alpaca_broker.core.budget import Budget
+from alpaca_broker.core.budget import Budget, PerMinute
 
 
 def test_a_burst_is_free_and_then_the_pace_holds() -> None:
@@ -30,3 +30,20 @@ def test_it_never_waits_for_more_than_the_burst() -> None:
     budget.spend(4, 0.0)
     assert budget.wait(100, 0.0) == 12.0
     assert budget.wait(100, 1_000.0) == 0.0
+
+
+def test_a_minute_holds_so_many_and_each_is_forgotten_by_itself() -> None:
+    """Any minute, not one by the clock; what was not made does not count."""
+    calls = PerMinute(2)
+    assert [calls.take(at) for at in (0.0, 40.0, 59.9)] == [True, True, False]
+    assert [calls.take(at) for at in (60.0, 99.9, 100.0)] == [True, False, True]
+
+
+def test_looking_whether_there_is_room_takes_none() -> None:
+    """Who looks first and calls later has spent nothing until then."""
+    calls = PerMinute(1)
+    assert calls.has_room(0.0)
+    assert calls.has_room(0.0)
+    calls.spend(0.0)
+    assert not calls.has_room(59.0)
+    assert calls.has_room(60.0)

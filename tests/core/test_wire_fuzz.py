@@ -100,7 +100,7 @@ def test_no_frame_raises_or_costs_a_neighbour(msgpack: bool) -> None:
     for number in range(1, FRAMES + 1):
         data, sizes, bad = frame(chance, number, msgpack=msgpack)
         before = decoder.malformed
-        found = [m.s for m in decoder.decode(data) if type(m) is kind]  # type: ignore[attr-defined]
+        found = [m.s for m in decoder.decode(data) if type(m) is kind]
         if bad is None:
             assert found[: len(sizes)] == sizes, data
         else:

@@ -85,7 +85,7 @@ def start(tmp_path: Path, rig: Rig) -> Iterator[Start]:
 def bots(rig: Rig) -> set[str]:
     """Who is registered."""
     with redis.Redis(port=rig.valkey.port, decode_responses=True) as client:
-        return set(client.hkeys(rig.channels.registry))  # type: ignore[arg-type]
+        return set(client.hkeys(rig.channels.registry))
 
 
 def test_the_price_bot_shows_fresh_prices(rig: Rig, start: Start) -> None:
@@ -164,7 +164,7 @@ def test_the_plain_bot_tells_holes_and_silence(rig: Rig, start: Start) -> None:
     assert "missed" not in program.said
     with redis.Redis(port=rig.valkey.port, decode_responses=True) as client:
         kept = client.hget(rig.channels.registry, "example-plain-bot")
-    assert json.loads(kept)["until"] > 0  # type: ignore[arg-type]
+    assert json.loads(kept)["until"] > 0
     assert rig.broker.stop()
     program.says("^stale: no heartbeat$")
     program.ends()

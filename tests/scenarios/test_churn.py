@@ -168,5 +168,5 @@ def _drain(bot: Bot) -> list[dict[str, Any]]:
 def _kept(rig: Rig) -> dict[Any, Any]:
     """What the broker has kept of registrations."""
     with redis.Redis(port=rig.valkey.port) as client:
-        found: dict[Any, Any] = client.hgetall(rig.channels.registry)  # type: ignore[assignment]
+        found: dict[Any, Any] = client.hgetall(rig.channels.registry)
         return found

@@ -229,7 +229,7 @@ def test_the_lease_names_every_connection(
     client = redis.Redis(port=own_valkey.port)
 
     def named() -> bool:
-        value = json.loads(client.get("broker:leader") or b"{}")  # type: ignore[arg-type]
+        value = json.loads(client.get("broker:leader") or b"{}")
         ours = [c for c in client.client_list() if c["name"].startswith("alpaca-broker:")]
         kinds = {c["name"] for c in ours if int(c["id"]) in value.get("connections", ())}
         return kinds >= {f"alpaca-broker:{kind}" for kind in ("prices", "control", "lease")} and (

@@ -34,6 +34,27 @@ def test_what_is_written_is_read_as_the_same_fault(fault: Fault) -> None:
     assert script([str(fault)]) == [fault]
 
 
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [
+        ("duplicate-order@3s:2", "the next 2 order events come twice"),
+        ("duplicate-order@3s", "the next order event comes twice"),
+        ("drop-order@3s", "the next order event reaches nobody, on healthy sockets"),
+        ("reorder-orders@3s:1", "the next order event comes after the one that followed it"),
+        ("delay-order@3s+5s:3", "the next 3 order events come 5s late"),
+    ],
+)
+def test_what_is_said_of_a_fault_has_its_own_numbers(word: str, meaning: str) -> None:
+    """COUNT and DURATION are for the table."""
+    assert parse(word).meaning == meaning
+
+
+@given(faults())
+def test_no_fault_is_told_with_the_words_of_the_table(fault: Fault) -> None:
+    """Whichever it is."""
+    assert not {"COUNT", "DURATION", "STREAM"}.intersection(fault.meaning.split())
+
+
 @given(st.text(max_size=30) | st.from_regex(r"[a-z-]+@[0-9.]+[a-z]+(\+[0-9]+s)?(:.+)?"))
 def test_whatever_is_written_is_read_or_refused_in_one_line(text: str) -> None:
     """Nothing but a ValueError, with something to read."""

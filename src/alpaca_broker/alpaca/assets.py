@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from time import monotonic
 
 from alpaca_broker.alpaca.rest import TradingRest
+from alpaca_broker.core.budget import PerMinute
 from alpaca_broker.core.feeds import family
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 
@@ -32,7 +33,7 @@ class Assets:
         self._known: set[str] = set()
         self._fresh_until: dict[str, float] = {}  # of each class of assets
         self._not_before: dict[str, float] = {}
-        self._asked: list[float] = []
+        self._doubts = PerMinute(ASKED_PER_MINUTE)
 
     async def unknown(self, symbols: Iterable[str]) -> frozenset[str]:
         """Those that Alpaca says do not exist; takes three seconds at most, and never raises."""
@@ -65,12 +66,7 @@ class Assets:
         self._fresh_until[asset_class] = now + FRESH_FOR_S
 
     def _may_ask(self) -> bool:
-        now = monotonic()
-        self._asked = [at for at in self._asked if now - at < 60]
-        if len(self._asked) >= ASKED_PER_MINUTE or len(self._known) >= MOST_REMEMBERED:
-            return False
-        self._asked.append(now)
-        return True
+        return len(self._known) < MOST_REMEMBERED and self._doubts.take(monotonic())
 
 
 def _class(symbol: str) -> str:

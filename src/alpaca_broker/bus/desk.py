@@ -124,7 +124,9 @@ class Desk:
         registrar.expire(now)
         registrar.settle(now)
         if found:
-            log.info("%d bots' registrations were restored", len(registrar.registry))
+            bots = len(registrar.registry)
+            whose = "1 bot is" if bots == 1 else f"{bots} bots are"
+            log.info("%s registered as before", whose)
         self.work()
 
     async def _listened_to(self) -> frozenset[Heard]:

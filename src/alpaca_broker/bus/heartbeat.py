@@ -94,7 +94,8 @@ class Heartbeat:
             logging.INFO if gap.recovered else logging.WARNING,
             "gap of %.1f s%s: %s (%s)",
             lasted,
-            ", recovered" if gap.recovered else "",
+            # Of a feed's gap the reason says it.
+            ", recovered" if gap.recovered and not gap.feed else "",
             gap.reason,
             f"account {gap.account_id}" if gap.account_id else f"symbols: {what}",
             extra=fields(feed=gap.feed or None, account_id=gap.account_id or None),

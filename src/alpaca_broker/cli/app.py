@@ -24,7 +24,7 @@ _EXAMPLES = """[bold]Examples[/bold]
   alpaca-broker demo             all at once, nothing to set up
   alpaca-broker run              the broker, with the keys in configs/.env
   alpaca-broker watch AAPL MSFT  their prices, live in this terminal
-  alpaca-broker watch --status   all that flows, and how the broker is
+  alpaca-broker watch --status   how the broker is, at each change
   alpaca-broker simulate --speed 60 --ticks spy_20131007_trade.zip"""
 
 app = typer.Typer(

@@ -7,7 +7,7 @@ so nothing that a terminal would obey gets through, and a wrong field costs no l
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 Message = Mapping[str, Any]
@@ -65,14 +65,35 @@ def order_line(message: Message, now: float) -> str:
 
 
 def status_line(message: Message) -> str:
-    """The heartbeat's content, without what changes every second."""
+    """The heartbeat's content, without what changes every second and the feeds nobody uses."""
     parts = [f"broker {clean(message.get('state', '?'))}"]
-    for kind, links in (("feed", message.get("feeds")), ("account", message.get("accounts"))):
-        for name, link in (links if isinstance(links, Mapping) else {}).items():
-            parts.append(link_line(kind, name, link if isinstance(link, Mapping) else {}))
+    parts += [link_line(*link) for link in _links(message) if not is_unused(link[-1])]
     parts.append(f"bots {clean(message.get('bots', '?'))}")
     parts.append(f"epoch {clean(message.get('epoch', '?'))}")
     return ", ".join(parts)
+
+
+def trouble_line(message: Message) -> str:
+    """How the broker is, with what is not as it should be only: `broker live` where all is."""
+    parts = [f"broker {clean(message.get('state', '?'))}"]
+    for kind, name, link in _links(message):
+        if link.get("state") not in ("live", "idle"):
+            # Not the state where there is a reason: it goes to and fro with every attempt.
+            reason = f": {clean(link['error'], 120)}" if link.get("error") else ""
+            state = f" {clean(link.get('state', '?'))}"
+            parts.append(f"{kind} {clean(link.get('account_number') or name)}{reason or state}")
+    return ", ".join(parts)
+
+
+def is_unused(link: Message) -> bool:
+    """Whether a feed is idle, and no more is to be said of it."""
+    return link.get("state") == "idle" and not (link.get("error") or link.get("refused"))
+
+
+def _links(message: Message) -> Iterator[tuple[str, str, Message]]:
+    for kind, links in (("feed", message.get("feeds")), ("account", message.get("accounts"))):
+        for name, link in (links if isinstance(links, Mapping) else {}).items():
+            yield kind, name, link if isinstance(link, Mapping) else {}
 
 
 def link_line(kind: str, name: str, link: Message) -> str:
@@ -99,6 +120,6 @@ def gap_line(message: Message) -> str:
     whose = message.get("feed") or message.get("account_id") or "?"
     recovered = "recovered" if message.get("recovered") is True else "not recovered"
     return (
-        f"gap in {clean(whose)} from {clock(message.get('from'))} to {clock(message.get('to'))}: "
-        f"{clean(message.get('reason', '?'))}, {recovered}"
+        f"gap in {clean(whose)} from {clock(message.get('from'))} to {clock(message.get('to'))}, "
+        f"{recovered}: {clean(message.get('reason', '?'))}"
     )

@@ -167,7 +167,7 @@ def _serve(
             stop.then(lambda: None)
 
     def tell(fault: Fault) -> None:  # not on standard output, which may be a settings file
-        print(f"fault {fault}: {fault.kind.meaning}", file=sys.stderr, flush=True)
+        print(f"fault {fault}: {fault.meaning}", file=sys.stderr, flush=True)
 
     async def beside(simulator: Simulator) -> None:
         await practise(simulator, faults, tell, key_id=_key_id(options), orders_per_s=orders)

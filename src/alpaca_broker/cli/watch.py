@@ -12,15 +12,12 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from alpaca_broker.cli import message_lines
 from alpaca_broker.cli.stop_request import stop_on_signals
-
-if TYPE_CHECKING:
-    from alpaca_broker.core.channels import Channels
 
 NO_HEARTBEAT_S = 3.0
 LEASE_S = 30
@@ -36,7 +33,7 @@ def watch(
         typer.Option(metavar="ACCOUNT_ID", help="An account's orders too; may be repeated."),
     ] = None,
     status: Annotated[
-        bool, typer.Option("--status", help="Print the broker's status whenever it changes.")
+        bool, typer.Option("--status", help="The broker's status at each change; alone, that only.")
     ] = False,
     register: Annotated[
         bool, typer.Option(help="Register the symbols, for as long as this runs.")
@@ -52,7 +49,7 @@ def watch(
 
     With symbols it registers them as a bot of its own, and unregisters at the end.
 
-    Without, it listens by pattern to whatever other bots have registered.
+    With nothing at all, it listens by pattern to whatever other bots have registered.
     """
     from alpaca_broker.cli import bot_redis
     from alpaca_broker.cli.listening import Listening
@@ -61,7 +58,7 @@ def watch(
     settings = bot_redis.settings_for_bots(env_file)
     channels = Channels(settings.channel_prefix)
     names, accounts = bot_redis.symbols_of(symbols or []), list(dict.fromkeys(orders or []))
-    everything = not names and not accounts
+    everything = not names and not accounts and not status
     patterns = [f"{channels.prefix}{PRICE}*"] if everything or "*" in names else []
     patterns += [f"{channels.prefix}{ORDER}*"] if everything else []
     exact = [channels.price(name) for name in names if name != "*"] + [
@@ -80,7 +77,12 @@ def watch(
         hear=screen.hear,
         say=screen.say,
     )
-    screen.say(_headline(names, accounts, bot_id if register and wishes else None, channels))
+    if everything:
+        screen.say(
+            f"watching what other bots want, by pattern ({channels.price('*')}); registers nothing"
+        )
+    else:
+        screen.say(_headline(names, accounts, bot_id if register and wishes else None))
     try:
         with stop_on_signals() as stop:
             listening.run(stop, screen.tick)
@@ -96,7 +98,7 @@ class Screen:
         self._with_status = with_status
         self._last_beat = time.monotonic()
         self._silent = False
-        self._shown = ""
+        self._shown: str | None = None
 
     def hear(self, payload: bytes) -> None:
         """Print one message. Never raises for what somebody published."""
@@ -136,9 +138,14 @@ class Screen:
         if self._silent:
             self._silent = False
             self.say("the heartbeat is back")
-        line = message_lines.status_line(message)
-        if self._with_status and line != self._shown:
-            self._shown = line
+        if self._with_status:
+            line = message_lines.status_line(message)
+            is_news = line != self._shown
+        else:
+            line = message_lines.trouble_line(message)
+            is_news = line != (self._shown or "broker live")  # that goes without saying at first
+        self._shown = line
+        if is_news:
             self.say(line)
 
     def _print(self, line: str, *, dim: bool = False) -> None:
@@ -165,11 +172,8 @@ def _wishes(bot_id: str, names: list[str], accounts: list[str]) -> list[tuple[by
     ]
 
 
-def _headline(names: list[str], accounts: list[str], bot_id: str | None, channels: Channels) -> str:
+def _headline(names: list[str], accounts: list[str], bot_id: str | None) -> str:
     if not names and not accounts:
-        return (
-            f"watching every price and order by pattern ({channels.price('*')}); this registers "
-            f"nothing, so only what other bots want is seen"
-        )
+        return "watching the broker's status"
     what = ", ".join([*names, *(f"orders of {account}" for account in accounts)])
     return f"watching {what}, " + (f"registered as {bot_id}" if bot_id else "registering nothing")

@@ -1,7 +1,8 @@
 """How many REST calls may be made, and when the next one may.
 
-Owns one token bucket. Bots share Alpaca's 200 calls a minute with us, so what we do by ourselves
-stays under a small part of it. Time is an argument.
+Owns a token bucket, for calls that can wait, and a minute's count, for those that are left out
+where there were too many. Bots share Alpaca's 200 calls a minute with us, so what we do by
+ourselves stays under a small part of it. Time is an argument.
 """
 
 from __future__ import annotations
@@ -28,3 +29,27 @@ class Budget:
     def _refill(self, now: float) -> None:
         self._left = min(self._burst, self._left + (now - self._at) * self._per_s)
         self._at = now
+
+
+class PerMinute:
+    """At most so many calls within any one minute."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._spent: list[float] = []
+
+    def spend(self, now: float) -> None:
+        """One call is made."""
+        self._spent.append(now)
+
+    def has_room(self, now: float) -> bool:
+        """Whether one more call may be made."""
+        self._spent = [at for at in self._spent if now - at < 60.0]
+        return len(self._spent) < self._most
+
+    def take(self, now: float) -> bool:
+        """Make one more call, if it may be made; whether it may."""
+        has_room = self.has_room(now)
+        if has_room:
+            self.spend(now)
+        return has_room

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from alpaca_broker.core.budget import PerMinute
 from alpaca_broker.core.market_hours import Phase
 from alpaca_broker.core.session import SYMBOL_LIMIT
 
@@ -74,7 +75,7 @@ class Watch:
         self._began = self._window = now  # the record, and its newer half, began
         self._longest = self._longest_before = 0.0
         self._spoke = False  # in this phase
-        self._questions: list[float] = []
+        self._questions = PerMinute(QUESTIONS_PER_MINUTE)
         # Of the present silence: who has traded during it, whether REST could not be asked, the
         # pause after its last answer, and when to ask next.
         self._accused: tuple[float, str] | None = None
@@ -99,12 +100,13 @@ class Watch:
         silent = now - self._since
         if self._accused is not None:
             return self._accuse(now, silent, self._accused)
-        ask = silent >= self._patience(limits) and now >= self._ask_at and self._may_ask(now)
+        due = silent >= self._patience(limits) and now >= self._ask_at
+        ask = due and self._questions.has_room(now)
         return self._judge_blindly(silent, phase, limits, ask, lively=lively)
 
     def asked(self, now: float) -> None:
         """REST is being asked."""
-        self._questions.append(now)
+        self._questions.spend(now)
         self._ask_at = now + AFTER_A_FAILURE_S
 
     def answered(self, now: float, witness: str | None) -> None:
@@ -155,10 +157,6 @@ class Watch:
 
     def _patience(self, limits: Limits) -> float:
         return min(max(2 * self._usual(), limits.ask_after), limits.ask_at_latest)
-
-    def _may_ask(self, now: float) -> bool:
-        self._questions = [at for at in self._questions if now - at < 60.0]
-        return len(self._questions) < QUESTIONS_PER_MINUTE
 
     def _accuse(self, now: float, silent: float, accused: tuple[float, str]) -> Finding:
         since, witness = accused

@@ -44,7 +44,6 @@ class OrderBook:
         self._held = 0
         self.floor = 0.0  # what is older is no news
         self.waits = False  # whether REST shows something whose time has not come
-        self.repeated = 0  # events that were told before
         self.recovered = 0  # events that only REST has told
 
     # What was.
@@ -123,7 +122,6 @@ class OrderBook:
         if order is None:
             order, began = self._first_heard(event)
         elif self._is_known(order, event):
-            self.repeated += 1
             return []
         if lacks(order, update) and self._held < MOST_HELD:
             order.held.append((now, event))

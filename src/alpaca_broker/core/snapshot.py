@@ -54,14 +54,12 @@ class Snapshot(Struct, kw_only=True):
     looked_up: set[str] = field(default_factory=set)  # orders that were asked for by id
     gone: set[str] = field(default_factory=set)  # of these, those that Alpaca does not know
     complete: bool = False
-    unread: int = 0  # objects that make no sense
 
     def add_orders(self, objects: Iterable[object]) -> None:
         """Take in orders; of the same order the one that changed last stays."""
         for raw in objects:
             order = _order(raw)
             if order is None:
-                self.unread += 1
                 continue
             known = self.orders.get(order.id)
             if known is None or (known.changed_at or 0.0) <= (order.changed_at or 0.0):
@@ -71,9 +69,7 @@ class Snapshot(Struct, kw_only=True):
         """Take in activities of the type FILL."""
         for raw in objects:
             fill = fill_of(raw) if isinstance(raw, dict) else None
-            if fill is None:
-                self.unread += 1
-            else:
+            if fill is not None:
                 self.fills.append(fill)
 
     def by_order(self, is_news: Callable[[Fill], bool]) -> dict[str, list[Fill]]:

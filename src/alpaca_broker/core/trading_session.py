@@ -50,7 +50,6 @@ class TradingSession:
     def __init__(self, url: str) -> None:
         self._url = url  # for messages
         self.state = State.AUTHENTICATING
-        self.strange = 0
 
     def receive(self, frame: bytes | str) -> Action | None:
         """Take one frame; returns what to do now.
@@ -75,7 +74,6 @@ class TradingSession:
                 return Heard(data)
         if len(frame) <= 1:
             return None  # a heartbeat is one byte (JS SDK 3)
-        self.strange += 1
         return NotUnderstood()
 
     def _authorized(self, data: dict[str, Any]) -> Action | None:

@@ -50,7 +50,6 @@ MOST_AHEAD = 50  # so few messages may wait for Redis when recovered ones are ad
 LOOK_EVERY_S = 0.02
 ATTEMPTS = 3
 AGAIN_AFTER_S = 5.0
-TOO_MANY_REQUESTS = 429
 
 NOT_REACHED = "not within the time for it"
 ONLY_NAMED = "only symbols that are registered by name are recovered"
@@ -312,14 +311,22 @@ class Backfill:
             reason = f"{gap.reason}; not recovered: {why}"
             self._on_gap(_replaced(told, sorted(failed), reason, recovered=False))
         if symbols:
-            log.info("%s feed: %d missed messages were recovered", self._feed, outcome.found)
+            log.info("%s feed: %s", self._feed, _in_words(outcome))
+
+
+def _in_words(outcome: Outcome) -> str:
+    if not outcome.found:
+        return "nothing could be recovered" if outcome.failed else "nothing was missed"
+    if outcome.found == 1:
+        return "1 missed message was recovered"
+    return f"{outcome.found:,} missed messages were recovered"
 
 
 def _is_final(error: UpstreamRefused | UpstreamUnavailable) -> bool:
     """Whether asking again would not help: the plan does not show it, the keys are wrong, …"""
     if not isinstance(error, UpstreamRefused):
         return False
-    return error.code < 500 and error.code != TOO_MANY_REQUESTS
+    return error.code < 500 and not error.too_many_requests
 
 
 def _trade_key(trade: PastTrade) -> Key | None:

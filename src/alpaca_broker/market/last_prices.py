@@ -10,6 +10,7 @@ import logging
 from time import monotonic, time
 
 from alpaca_broker.alpaca.rest import DataRest
+from alpaca_broker.core.budget import PerMinute
 from alpaca_broker.core.feeds import Feed
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.market.price_lanes import PriceLanes
@@ -18,7 +19,6 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 500  # symbols in one REST call
 OPTIONS_AT_ONCE = 100  # Alpaca's limit for options; of the others none is documented
-TOO_MANY_REQUESTS = 429
 WITHIN_S = 2.0
 PER_MINUTE = 40  # of the 200 REST calls that an account has
 
@@ -29,12 +29,12 @@ class LastPrices:
     def __init__(self, feed: Feed) -> None:
         self._path = feed.latest
         self._at_once = OPTIONS_AT_ONCE if feed.family == "options" else AT_ONCE
-        self._asked: list[float] = []
+        self._calls = PerMinute(PER_MINUTE)
 
     async def look_up(self, rest: DataRest, symbols: list[str], lanes: PriceLanes) -> None:
         """Note the last trade of each of these symbols, as far as it is told in time."""
         for first in range(0, len(symbols), self._at_once):
-            if self._path is None or not self._may_ask():
+            if self._path is None or not self._calls.take(monotonic()):
                 return
             part = symbols[first : first + self._at_once]
             try:
@@ -42,18 +42,10 @@ class LastPrices:
                     found = await rest.latest_trades(self._path, part)
             except (UpstreamRefused, UpstreamUnavailable, TimeoutError) as error:
                 log.info("no last prices from REST: %s", error or "no answer in time")
-                if isinstance(error, UpstreamRefused) and error.code != TOO_MANY_REQUESTS:
+                if isinstance(error, UpstreamRefused) and not error.too_many_requests:
                     continue  # it does not like something of this part
                 return
             received_at = round(time(), 6)
             for symbol in part:
                 if symbol in found:
                     lanes.look_up(symbol, found[symbol], received_at)
-
-    def _may_ask(self) -> bool:
-        now = monotonic()
-        self._asked = [at for at in self._asked if now - at < 60]
-        if len(self._asked) >= PER_MINUTE:
-            return False
-        self._asked.append(now)
-        return True

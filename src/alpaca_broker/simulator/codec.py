@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from alpaca_broker.simulator.market import PRICE_UNIT, Record
+from alpaca_broker.simulator.market import Record
 from alpaca_broker.simulator.shapes import WIRE
 
 SECOND_NS = 10**9
@@ -100,12 +100,6 @@ def nanoseconds(text: str) -> int:
     naive = moment.replace(microsecond=0, tzinfo=None) - datetime(1970, 1, 1)
     seconds = naive.days * 86_400 + naive.seconds - (int(offset.total_seconds()) if offset else 0)
     return seconds * SECOND_NS + int(digits[:9].ljust(9, "0"))
-
-
-def decimal_text(units: int) -> str:
-    """A price as its exact decimal digits: 1674100 is "167.41"."""
-    text = f"{units // PRICE_UNIT}.{units % PRICE_UNIT:04d}".rstrip("0")
-    return text.rstrip(".")
 
 
 def plain(record: Record) -> dict[str, Any]:

@@ -120,6 +120,13 @@ KINDS: dict[str, Kind] = {
     ),
 }
 
+_ONE = {
+    "COUNT order events": "order event",
+    " reach ": " reaches ",
+    " come ": " comes ",
+    "followed each": "followed it",
+}
+
 
 @dataclass(frozen=True, order=True)
 class Fault:
@@ -169,6 +176,17 @@ class Fault:
     def kind(self) -> Kind:
         """Its row of the table."""
         return KINDS[self.name]
+
+    @property
+    def meaning(self) -> str:
+        """What happens, with the numbers for the words that stand in the table."""
+        told = self.kind.meaning.replace("DURATION", span(self.lasts_ms or 0))
+        if self.kind.takes != "count":
+            return told
+        if self.count == 1:
+            for many, one in _ONE.items():
+                told = told.replace(many, one)
+        return told.replace("COUNT", self.what)
 
     @property
     def lasts_s(self) -> float:

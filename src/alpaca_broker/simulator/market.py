@@ -192,13 +192,6 @@ class Market:
         updated, self._updated = self._updated, {}
         return [msgspec.structs.replace(bar, kind="u") for bar in updated.values()]
 
-    def add_late(self, trade: Trade) -> None:
-        """Take in a trade of a minute that is over: it changes its bar, not the price."""
-        if (ring := self._ring(self.trades, trade.symbol)) is not None:
-            ring.append(trade)
-        minute = trade.ns // MINUTE_NS * MINUTE_NS
-        self._merge_late(trade.symbol, self._summary(trade.symbol, minute, (trade,)))
-
     def add_bar(self, bar: Bar) -> None:
         """Remember a bar that no trade made."""
         if (ring := self._ring(self.bars, bar.symbol)) is not None:

@@ -67,7 +67,6 @@ class MarketData:
         self._options = options
         self._hub = hub
         self._clock = clock
-        self._matching = matching
         self._said: dict[tuple[str, str], deque[dict[str, Any]]] = {}
         self.articles: deque[dict[str, Any]] = deque(maxlen=options.said_limit)
         self.newsroom = Newsroom(options.seed, options.news_per_min, UNIVERSE)

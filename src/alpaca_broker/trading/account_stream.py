@@ -82,11 +82,6 @@ class AccountStream:
         self.account: Account | None = None
 
     @property
-    def environment(self) -> str:
-        """`paper` or `live`."""
-        return self._keys.environment
-
-    @property
     def label(self) -> str:
         """What people call the account: `paper`, `live`, or the name that it was given."""
         return self._keys.label

@@ -189,7 +189,7 @@ class Reconciler:
         try:
             done = await self._look(rest, whole=whole)
         except (UpstreamRefused, UpstreamUnavailable) as error:
-            if isinstance(error, UpstreamRefused) and error.code == 429 and error.http:
+            if isinstance(error, UpstreamRefused) and error.too_many_requests:
                 self._not_before = monotonic() + PAUSE_AFTER_429_S
             self._failed(str(error))
             return False

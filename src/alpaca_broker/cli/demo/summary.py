@@ -6,7 +6,7 @@ Owns the wording; pure. No line holds a control character.
 from __future__ import annotations
 
 from alpaca_broker.cli.demo.board import Board
-from alpaca_broker.cli.message_lines import clean, symbol_count
+from alpaca_broker.cli.message_lines import clean, is_unused, symbol_count
 
 
 def milliseconds(seconds: float | None) -> str:
@@ -29,6 +29,7 @@ def connections(board: Board) -> list[str]:
     lines = [
         f"feed {clean(name)} {clean(feed['state'])}, {symbol_count(feed)}"
         for name, feed in status["feeds"].items()
+        if not is_unused(feed)
     ]
     lines += [
         f"{clean(a['environment'])} account {clean(a.get('account_number') or name)} "
@@ -53,12 +54,13 @@ def second_line(board: Board) -> str:
 def summary(board: Board, published: int) -> list[str]:
     """The end of the demo."""
     seconds, orders = board.seconds, board.orders
+    placed = sum(orders.counts().values())
     states = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in orders.counts().items())
     return [
         f"The demo ran for {seconds:.1f} s.",
         f"prices   {published:,} published ({published / max(seconds, 0.1):,.0f}/s), "
         f"{board.delivered:,} delivered to {board.bots} bots, to each what it asked for",
-        f"orders   {orders.updates:,} updates of {sum(orders.counts().values())} orders: "
+        f"orders   {orders.updates:,} updates of {placed} {'order' if placed == 1 else 'orders'}: "
         f"{states or 'none'}",
         f"holes    {board.holes}",
         f"latency  median {milliseconds(board.age(0.5))} ms, p99 {milliseconds(board.age(0.99))} "
