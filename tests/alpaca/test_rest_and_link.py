@@ -136,6 +136,30 @@ async def test_the_other_sides_close_is_told_with_its_code() -> None:
                 await link.receive()
 
 
+async def test_what_lies_unread_is_seen() -> None:
+    """A sender that is faster than we read; and a socket that is closed holds nothing."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        for _ in range(100):
+            await socket.send_str("x" * 100_000)
+        await socket.close()
+        return socket
+
+    async with serving(handler) as url, http_session() as http:
+        async with open_link(http, url) as link:
+            async with asyncio.timeout(5):
+                while link.unread < 50_000:  # noqa: ASYNC110 - the kernel tells nobody
+                    await asyncio.sleep(0.01)
+            for _ in range(100):
+                assert len(await link.receive()) == 100_000
+            assert link.read == 100 * 100_000
+            with pytest.raises(UpstreamUnavailable):
+                await link.receive()
+        assert link.unread == 0
+
+
 async def test_nobody_there_is_said_in_plain_words() -> None:
     """Host and reason, and nothing of the library's inside."""
     async with http_session() as http:

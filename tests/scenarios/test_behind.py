@@ -33,7 +33,7 @@ def test_a_frozen_redis_makes_alpaca_wait_and_loses_nothing(
     own_valkey: EmbeddedRedis, tmp_path: Path
 ) -> None:
     """The buffer stays bounded while Redis stands still; then every trade arrives, in order."""
-    options = SimulatorOptions(ticks=(ticks(tmp_path),), speed="max")
+    options = SimulatorOptions(ticks=(ticks(tmp_path),), speed=30)  # 30,000 trades a second
     pid = own_valkey._server._process.pid
     with (
         SimulatorThread(options) as simulator,
@@ -55,7 +55,7 @@ def test_a_frozen_redis_makes_alpaca_wait_and_loses_nothing(
                 try:
                     publisher = rig.broker._prices._publisher
                     assert publisher is not None
-                    eventually(lambda: rig.broker._prices.feeds[0]._waits_for_room)
+                    eventually(lambda: rig.broker._prices.feeds[0]._frames.waits_for_room)
                     assert publisher.waiting < 1_000 + 200
                 finally:
                     os.kill(pid, signal.SIGCONT)

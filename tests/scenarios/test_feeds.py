@@ -218,7 +218,7 @@ def test_bad_messages_cost_no_neighbour_and_not_the_link(quiet: Rig) -> None:
     chance = random.Random(5)
     quiet.register("AAPL")
     feed = quiet.broker._prices.feeds[0]
-    before = feed._decoder.malformed
+    before = feed._frames._decoder.malformed
     with quiet.bot(quiet.channels.price("AAPL")) as bot:
         count = bad = 0
         for number in range(1_000):
@@ -236,7 +236,7 @@ def test_bad_messages_cost_no_neighbour_and_not_the_link(quiet: Rig) -> None:
             quiet.simulator.call(quiet.simulator.simulator.emit_raw, "iex", text.encode())
         sizes = [bot.next()[1]["size"] for _ in range(count)]
     assert sizes == list(range(count))
-    assert feed._decoder.malformed - before == bad
+    assert feed._frames._decoder.malformed - before == bad
     assert states(quiet)["iex"] == "live"
     assert quiet.simulator.stats.market_connections == 1
 

@@ -8,6 +8,9 @@ purpose, an unread pong must not be taken for a dead link.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -39,6 +42,7 @@ class Link:
     ) -> None:
         self._socket, self._url, self._binary = socket, url, binary
         self.heard_at = monotonic()  # the last frame of any kind, pongs too
+        self.read = 0  # characters or bytes of data so far
 
     async def receive(self) -> bytes | str:
         """The next data frame.
@@ -52,11 +56,24 @@ class Link:
             kind = message.type
             if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
                 data: bytes | str = message.data
+                self.read += len(data)
                 return data
             if kind is WSMsgType.PING:
                 await self._within(self._socket.pong(message.data))
             elif kind is not WSMsgType.PONG:
                 raise UpstreamUnavailable(self._url, _why_ended(self._socket, message))
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have arrived and wait in the socket to be read."""
+        where = self._socket.get_extra_info("socket")
+        if where is None or where.fileno() < 0:
+            return 0
+        try:
+            answer = fcntl.ioctl(where.fileno(), termios.FIONREAD, bytes(4))
+        except OSError:  # it was closed this moment
+            return 0
+        return int.from_bytes(answer, sys.byteorder)
 
     async def send(self, data: bytes) -> None:
         """Send one frame.

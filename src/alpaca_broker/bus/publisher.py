@@ -49,7 +49,7 @@ class Publisher:
         self._fence = fence or always_open()
         self._bound, self._conflates = bound, conflates
         self._behind_at = min(bound, BEHIND_AT)
-        self.behind = False  # Redis does not keep up: of prices only the newest are wanted
+        self.behind = False  # more comes than fits: of prices only the newest are wanted
         self._waiting: list[bytes] = []
         self._in_flight = 0
         self._pipe: Pipe | None = None
@@ -66,9 +66,7 @@ class Publisher:
         self.error: str | None = None
         self.on_connected: Callable[[], None] = lambda: None
         self.on_lost: Callable[[int], None] = lambda commands: None
-        self.on_behind: Callable[[], None] = lambda: None
-        # Redis has caught up: hand over what was kept; answers whether there is still more.
-        self.on_caught_up: Callable[[int], bool] = lambda most: False
+        self.on_behind: Callable[[], None] = lambda: None  # Redis is; somebody else says until when
 
     @property
     def connected(self) -> bool:
@@ -120,6 +118,16 @@ class Publisher:
     def is_full(self) -> bool:
         """Whether the buffer has reached its bound."""
         return len(self._waiting) >= self._bound
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether Redis has taken so much that what was kept may follow."""
+        return len(self._waiting) <= self._behind_at // 2
+
+    @property
+    def conflates(self) -> bool:
+        """Whether prices may be left out where more comes than fits."""
+        return self._conflates
 
     async def room(self) -> None:
         """Wait until the full buffer is half empty."""
@@ -196,18 +204,9 @@ class Publisher:
     def _flush(self) -> None:
         self._scheduled = False
         self._write_out()
-        if self._conflates:
-            self._judge()
-
-    def _judge(self) -> None:
-        """See whether Redis keeps up; what was kept meanwhile goes out piece by piece."""
-        waiting = len(self._waiting)
-        if not self.behind:
-            if waiting >= self._behind_at:
-                self.behind = True
-                self.on_behind()
-        elif waiting <= self._behind_at // 2:
-            self.behind = self.on_caught_up(self._behind_at // 2)
+        if self._conflates and not self.behind and len(self._waiting) >= self._behind_at:
+            self.behind = True
+            self.on_behind()
 
     def _write_out(self) -> None:
         pipe, waiting = self._pipe, self._waiting

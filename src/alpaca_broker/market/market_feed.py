@@ -13,8 +13,6 @@ import logging
 import sys
 from collections.abc import Callable, Collection
 from itertools import islice
-from time import monotonic, time
-from typing import Any
 
 import aiohttp
 
@@ -27,22 +25,21 @@ from alpaca_broker.core.answers import FeedView
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.feeds import NOTHING, Feed, Topic, Wanted, shown
 from alpaca_broker.core.health import takes_canary
-from alpaca_broker.core.market_data import OptionTrade, Trade
 from alpaca_broker.core.messages import FeedStatus, Gap
 from alpaca_broker.core.session import Session
 from alpaca_broker.core.topics import Topics
 from alpaca_broker.core.verdicts import NOT_IN_THE_PLAN
-from alpaca_broker.core.wire import CONTROL, MarketDecoder
+from alpaca_broker.core.wire import Control
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.market.book_repair import BookRepair
 from alpaca_broker.market.continuity import Continuity
+from alpaca_broker.market.frames import Frames, Say
 from alpaca_broker.market.lanes import Lanes
 from alpaca_broker.market.need import Need
-from alpaca_broker.market.price_lanes import PriceLanes
 from alpaca_broker.market.questions import Questions
 from alpaca_broker.market.readiness import Readiness
 from alpaca_broker.supervision import LinkState, Supervisor
-from alpaca_broker.telemetry import Seldom, fields
+from alpaca_broker.telemetry import fields
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +80,6 @@ class MarketFeed:
             advice=self._advice,
             keys_are_good=lambda: self.keys_are_good(),
         )
-        self._decoder = MarketDecoder(msgpack=feed.is_msgpack)
         self._session = Session()
         self._continuity = Continuity(
             *(feed, url, data_url, keys, hours),
@@ -98,9 +94,8 @@ class MarketFeed:
         self._readiness = Readiness(feed, on_view)
         self._wishes = asyncio.Event()
         self._epoch = 0
-        self._waits_for_room = False
         self._book_repair = BookRepair()
-        self._complaints, self._waits = Seldom(1.0), Seldom(10.0)
+        self._frames = Frames(feed, self._continuity, self._book_repair)
 
     @property
     def status(self) -> FeedStatus:
@@ -125,6 +120,10 @@ class MarketFeed:
         """Whether Alpaca has ever let us in, that is, whether the keys are good."""
         return self._state.ever_live
 
+    def unread_s(self, now: float) -> float:
+        """How old what has arrived from Alpaca lies unread."""
+        return self._frames.unread_s(now)
+
     def release(self, most: int) -> bool:
         """Redis has caught up: publish so many of what was kept; whether there is still more."""
         lanes = self._in_use
@@ -148,7 +147,7 @@ class MarketFeed:
                 return f"prices do not reach Redis: {lanes.publisher.error}"
             if refusal := lanes.publisher.refusal():
                 return f"Redis refuses prices: {refusal}"
-        if self._waits_for_room:
+        if self._frames.waits_for_room:
             return "Redis is behind: reading from Alpaca waits"
         return self._continuity.trouble
 
@@ -256,7 +255,13 @@ class MarketFeed:
         try:
             async with opening as link, asyncio.TaskGroup() as tasks:
                 talk = Questions(link, self._url, self._keys, msgpack=self.feed.is_msgpack)
-                await self._greet(link, talk, session, lanes)
+                self._frames.begin(link, lanes)
+
+                async def say(message: Control) -> None:
+                    await talk.say(session.receive(message))
+                    self._answered(talk, session, lanes)
+
+                await self._greet(link, session, say)
                 self._state.set("live")
                 log.info("%s feed is live", self.name, extra=fields(feed=self.name))
                 tasks.create_task(self._keep_in_step(talk, session), name="wishes")
@@ -273,8 +278,9 @@ class MarketFeed:
                 )
                 tasks.create_task(watch, name="watch")
                 tasks.create_task(link.stay_heard(self._listens), name="pings")
-                await self._read(link, talk, session, lanes)
+                await self._frames.read(say, talk.excuse)
         finally:
+            self._frames.end()
             # What a dead link had acknowledged is no longer true, nor are its prices current.
             if session.acked:
                 self._continuity.breaks(session.acked.symbols, sys.exc_info()[1])
@@ -283,82 +289,20 @@ class MarketFeed:
             lanes.link_ended()
             self._show(live=False)
 
-    async def _greet(self, link: Link, talk: Questions, session: Session, lanes: Lanes) -> None:
+    async def _greet(self, link: Link, session: Session, say: Say) -> None:
         try:
             async with asyncio.timeout(GREETING_WITHIN_S):
                 while not session.is_live:
-                    await self._hear(await link.receive(), talk, session, lanes)
+                    await self._frames.hear(await link.receive(), say)
         except TimeoutError as error:
             raise UpstreamUnavailable(self._url, f"{session.state.value} for too long") from error
-
-    async def _read(self, link: Link, talk: Questions, session: Session, lanes: Lanes) -> None:
-        publisher = lanes.publisher
-        while True:
-            frame = await link.receive()
-            if not self._take(frame, lanes.prices):
-                await self._hear(frame, talk, session, lanes)
-            if not publisher.has_room:
-                await self._wait_for_room(publisher)
-                talk.excuse()
-
-    def _take(self, frame: bytes | str, prices: PriceLanes) -> bool:
-        """Publish a frame of nothing but trades, unread; False where it has to be read."""
-        if self.feed.is_msgpack or self._continuity.reads_trades:
-            return False
-        now = round(time(), 6)
-        if not prices.take(frame, now):
-            return False
-        self._continuity.heard_trades(now)
-        return True
-
-    async def _hear(
-        self, frame: bytes | str, talk: Questions, session: Session, lanes: Lanes
-    ) -> None:
-        """Publish a frame's data; answer its control messages."""
-        now = round(time(), 6)
-        malformed = self._decoder.malformed
-        prices, others = lanes.prices, lanes.others
-        messages: list[Any] = self._decoder.decode(frame)  # `type` decides, unseen by mypy
-        for message in messages:
-            kind = type(message)
-            if kind is Trade or kind is OptionTrade:
-                prices.publish(message, now)
-            elif kind in CONTROL:
-                await talk.say(session.receive(message))
-                self._answered(talk, session, lanes)
-            else:
-                others.publish(message, now)
-        self._continuity.heard(messages, now)
-        if self._decoder.malformed != malformed and self._complaints.may_say():
-            log.warning(
-                "a market-data message was not understood%s: %s",
-                self._complaints.more(),
-                self._decoder.sample,
-            )
-        if self._decoder.spoiled:
-            self._book_repair.spoil(self._decoder.spoiled)
-            self._decoder.spoiled.clear()
-
-    async def _wait_for_room(self, publisher: Publisher) -> None:
-        """Leave Alpaca's data unread until Redis has caught up, for as long as Alpaca bears it."""
-        may_say = self._waits.may_say()
-        if may_say:
-            log.warning("Redis is behind: reading from Alpaca waits (PRICES_WHEN_BEHIND=wait)")
-        began, self._waits_for_room = monotonic(), True
-        try:
-            await publisher.room()
-        finally:
-            self._waits_for_room = False
-        if may_say:
-            more = self._waits.more()
-            log.info("reading from Alpaca goes on after %.1f s%s", monotonic() - began, more)
 
     def _is_wanted(self, topic: Topic) -> bool:
         """Whether a bot wishes it; of use where Alpaca sends more than was asked for."""
         return topic in self.wanted.extras or topic in self._session.desires
 
     def _listens(self) -> bool:
-        return not self._waits_for_room
+        return not self._frames.waits_for_room
 
     async def _keep_in_step(self, talk: Questions, session: Session) -> None:
         while True:

@@ -18,6 +18,7 @@ from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.feeds import NOTHING, Topic, Wanted
 from alpaca_broker.core.messages import FeedStatus
 from alpaca_broker.market.market_feed import MarketFeed
+from alpaca_broker.market.pace import Pace
 from alpaca_broker.telemetry import Seldom
 from alpaca_broker.tenure import Tenure
 
@@ -112,13 +113,16 @@ class PriceProducer:
             feed.use(publisher)
         publisher.on_connected = self._again
         publisher.on_lost = self._lost
-        publisher.on_behind, publisher.on_caught_up = self._behind, self._caught_up
+        pace = Pace(publisher, self._unread_s, self._release, self._behind)
+        publisher.on_behind = lambda: pace.begin("Redis is behind", monotonic())
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(publisher.run(), name="publisher")
             try:
                 publisher.send(command(b"DEL", self._last))  # whatever is there is from before
                 async with asyncio.TaskGroup() as feeding:
                     feeding.create_task(self._hours.run(), name="market hours")
+                    if publisher.conflates:
+                        feeding.create_task(pace.run(), name="pace")
                     for feed in self.feeds:
                         feeding.create_task(feed.run(epoch), name=f"{feed.name} feed")
             finally:
@@ -127,15 +131,18 @@ class PriceProducer:
                     log.warning("%d prices were not delivered before the end", left)
                 writing.cancel()
 
-    def _behind(self) -> None:
+    def _behind(self, why: str) -> None:
         self._fell_behind_at = monotonic()
         if self._complaints.may_say():
             log.warning(
-                "Redis is behind: newer prices replace older ones that wait%s",
-                self._complaints.more(),
+                "more comes than fits (%s): newer prices replace older ones that wait%s",
+                *(why, self._complaints.more()),
             )
 
-    def _caught_up(self, most: int) -> bool:
+    def _unread_s(self, now: float) -> float:
+        return max(feed.unread_s(now) for feed in self.feeds)
+
+    def _release(self, most: int) -> bool:
         """Hand over what was kept, a piece of each feed; whether there is still more."""
         return any([feed.release(most) for feed in self.feeds])
 
