@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from math import inf
 from queue import Empty, SimpleQueue
 from secrets import token_hex
@@ -38,6 +39,10 @@ from alpaca_broker.trading.account_stream import AccountStream
 from alpaca_broker.trading.order_producer import OrderProducer
 
 log = logging.getLogger(__name__)
+
+# How long a thread that has the interpreter may keep the others waiting. Python's own 5 ms are what
+# an order event would wait at each of its steps while prices saturate their thread.
+SWITCH_S = 0.0002
 
 STOP_WITHIN_S = 4.5
 LOOK_EVERY_S = 0.25
@@ -144,6 +149,7 @@ class AlpacaBroker:
 
     def start(self) -> None:
         """Start the threads; returns at once. What cannot be reached yet is tried for ever."""
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
         self._records.notify = lambda: self._control_thread.call(self._control.logbook.wake)
         logging.getLogger(telemetry.LOGGER).addHandler(self._records)
         log.info(
