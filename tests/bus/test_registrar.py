@@ -42,6 +42,8 @@ class Office:
     def says(self, now: float = 0.0, **message: Any) -> None:
         """A message arrives."""
         self.registrar.hear(json.dumps(message).encode(), now)
+        if self.registrar.unsettled:
+            self.registrar.settle(now)
 
     def view(
         self,

@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 LISTEN_FOR_S = 5.0  # without a message: a ping, which must be answered in the same time
 LOOK_EVERY_S = 1.0
+EXPIRE_EVERY_S = 0.25
+# Settling looks at everything that anybody wants, so it gets one part in so many of the time.
+SETTLING_S = 5
 AT_ONCE = 500
 AT_A_TURN = 20  # messages, before others of this loop have theirs
 
@@ -48,6 +51,8 @@ class Desk:
         self._client, self._channels, self._registrar = client, channels, registrar
         self._fence = fence
         self._work, self._doubts = asyncio.Event(), asyncio.Event()
+        self._settles = False  # it is planned
+        self._settle_at = 0.0
 
     def work(self) -> None:
         """There is something to write or to look up."""
@@ -150,11 +155,13 @@ class Desk:
         """Take messages until the connection shows no life; then returns."""
         pinged_at: float | None = None
         heard_at = monotonic()
-        taken = 0
+        taken, expired_at = 0, heard_at
         while True:
-            message = await pubsub.get_message(timeout=LOOK_EVERY_S)
+            message = await pubsub.get_message(timeout=EXPIRE_EVERY_S)
             now = monotonic()
-            self._registrar.expire(now)
+            if now - expired_at >= EXPIRE_EVERY_S:
+                expired_at = now
+                self._registrar.expire(now)
             if message is not None:
                 pinged_at, heard_at = None, now
                 taken += 1
@@ -162,6 +169,7 @@ class Desk:
                     await asyncio.sleep(0)  # redis-py hands out what is buffered without a pause
                 if message["type"] == "message":
                     self._registrar.hear(message["data"], now)
+                    self._settle_soon(now)
                     self._doubts.set()
                     self.work()
             elif pinged_at is None and now - heard_at >= LISTEN_FOR_S:
@@ -170,6 +178,18 @@ class Desk:
                     await pubsub.ping()
             elif pinged_at is not None and now - pinged_at >= LISTEN_FOR_S:
                 return
+
+    def _settle_soon(self, now: float) -> None:
+        """At once where there is time, so that a bot does not wait; else with those that follow."""
+        if self._registrar.unsettled and not self._settles:
+            self._settles = True
+            asyncio.get_running_loop().call_later(max(0.0, self._settle_at - now), self._settle)
+
+    def _settle(self) -> None:
+        self._settles, began = False, monotonic()
+        self._registrar.settle(began)
+        ended = monotonic()
+        self._settle_at = ended + (SETTLING_S - 1) * (ended - began)
 
     async def _keep(self) -> None:
         """Write the wishes that have changed to `broker:registry`."""

@@ -86,6 +86,7 @@ class Registrar:
         self.replies: list[Reply] = []  # not yet sent
         self.unverified: list[Question] = []  # whose symbols are not yet looked up
         self.epoch = 0
+        self.unsettled = False  # what bots want has changed since `settle`
 
     def begin(self, epoch: int) -> None:
         """We lead: what was asked before was the former leader's to answer."""
@@ -94,7 +95,7 @@ class Registrar:
         self._answers.clear()
 
     def hear(self, payload: bytes, now: float) -> None:
-        """Take one registration message. Never raises for what a bot sent."""
+        """Take one registration message; `settle` comes later. Never raises for what a bot sent."""
         try:
             registration = parse(payload, self._rules.limits)
             if not self._allowance.take(registration.bot, now):
@@ -142,7 +143,11 @@ class Registrar:
             self.settle(now)
 
     def settle(self, now: float) -> bool:
-        """Tell what is wanted now, where that is something else than before."""
+        """Tell what is wanted now, where that is something else than before.
+
+        This looks at everything that anybody wants: once for many messages, not for each.
+        """
+        self.unsettled = False
         wanted = self._demand.settle(self.registry.topics(), self._listened, now)
         before = self._handed_on
         self._handed_on = (wanted, self.registry.account_names())
@@ -177,7 +182,7 @@ class Registrar:
                 question.verified = False
                 self.unverified.append(question)
             if changed:
-                self.settle(now)
+                self.unsettled = True
                 log.info(
                     "%s %s %s",
                     registration.bot or "a bot",
