@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, time
 
 from alpaca_broker.alpaca.order_snapshot import take_snapshot
 from alpaca_broker.alpaca.rest import TradingRest
@@ -44,7 +44,8 @@ UNCHECKED_FOR_S = 120.0  # without an answer of REST an account is degraded
 MOST_HELD = 5_000
 MUTE_LOOKS = 2
 
-# What was found by REST alone on a healthy stream: how many events, since when (epoch seconds).
+# What was found by REST alone on a healthy stream: how many events, and when the first of them was,
+# in our epoch seconds.
 OnFound = Callable[[int, float], None]
 
 
@@ -73,6 +74,7 @@ class Reconciler:
         self._not_before = float("-inf")  # Alpaca wants no calls until then
         self._found: list[OrderEvent] = []  # by the last look
         self._unbrought: list[int] = []  # by the looks since the stream's last event
+        self.missed_since: float | None = None  # the first event that catching up found; our time
         self.reconciled: float | None = None  # the watermark, once all before it is journalled
         self.trouble: str | None = None  # why REST is no help
 
@@ -90,6 +92,11 @@ class Reconciler:
     def recovered(self) -> int:
         """How many events only REST has told."""
         return self._book.recovered
+
+    @property
+    def flows(self) -> bool:
+        """Whether everything that the stream has brought is told."""
+        return self._held is None and not self._book.has_holes
 
     @property
     def unchecked(self) -> str | None:
@@ -121,6 +128,7 @@ class Reconciler:
         """A new stream: its events wait for what was missed before, after those that still wait."""
         self._held = self._held or []
         self._unbrought.clear()
+        self.missed_since = None
 
     def hear(self, event: OrderEvent) -> None:
         """The stream has brought an event."""
@@ -148,15 +156,28 @@ class Reconciler:
         whole = False
         try:
             async with asyncio.timeout(HOLD_S):
-                whole = await self._try_to_look(rest, whole=True)
+                whole = await self._catch_up_by(rest)
                 while not whole:
                     await asyncio.sleep(max(RETRY_S, self._pause_for(rest)))
-                    whole = await self._try_to_look(rest, whole=True)
+                    whole = await self._catch_up_by(rest)
         except TimeoutError:
             self._failed("no answer in time")
         self._flows_since = rest.now()
         self._flow()
         return whole
+
+    async def _catch_up_by(self, rest: TradingRest) -> bool:
+        try:
+            return await self._try_to_look(rest, whole=True)
+        finally:
+            if self._found:
+                first = self._first_found(rest)
+                self.missed_since = min(self.missed_since or first, first)
+
+    def _first_found(self, rest: TradingRest) -> float:
+        """When the first event that the last look found was, by our clock."""
+        first = min(event.update.timestamp for event in self._found)
+        return first + time() - rest.now()
 
     async def keep_watch(self, rest: TradingRest, on_found: OnFound) -> None:
         """Hold the stream against REST, again and again, until cancelled.
@@ -167,11 +188,10 @@ class Reconciler:
         while True:
             await self._pause(rest)
             self._doubt.clear()
-            since = self._watermark
             is_whole = monotonic() - self._whole_at >= WHOLE_EVERY_S or self.trouble is not None
             done = await self._try_to_look(rest, whole=is_whole)
             if self._found:
-                on_found(len(self._found), since or rest.now())
+                on_found(len(self._found), self._first_found(rest))
             if done:
                 self._on_checked()
             self._judge()
