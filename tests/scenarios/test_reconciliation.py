@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -256,3 +257,21 @@ def test_rest_calls_stay_within_their_budget(
         threading.Event().wait(2.0)  # four looks would be due
         assert simulator.stats.rest_requests - before <= 4
         assert account(rig).state == "live"
+
+
+def test_when_alpaca_has_enough_of_one_of_us_nobody_with_that_key_asks(
+    rig: Rig, simulator: SimulatorThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The list of assets is answered with 429: orders are not held against REST for a moment."""
+    trouble = RestTrouble(status=429, prefix="/v2/assets")
+    simulator.call(simulator.simulator.switches.rest.append, trouble)
+    before = simulator.stats.rest_requests
+    eventually(lambda: simulator.stats.rest_requests > before, why="the premise: looks go on")
+    rig.register("AAPL")
+    eventually(lambda: "symbols are taken unchecked" in caplog.text)
+    simulator.call(simulator.simulator.switches.rest.clear)
+    time.sleep(0.1)  # what was being asked is answered
+    before = simulator.stats.rest_requests
+    threading.Event().wait(2.0)  # four looks would be due
+    assert simulator.stats.rest_requests - before <= 1  # the last price: another host
+    eventually(lambda: simulator.stats.rest_requests > before + 2, why="for a moment, it said")

@@ -15,6 +15,7 @@ import aiohttp
 from msgspec import structs
 
 from alpaca_broker.alpaca.link import Link, open_link
+from alpaca_broker.alpaca.quota import Quota
 from alpaca_broker.alpaca.rest import Account, TradingRest
 from alpaca_broker.bus.journal import Journal
 from alpaca_broker.core.accounts import KeyPair
@@ -61,7 +62,9 @@ class AccountStream:
         on_gap: Callable[[Gap], None],
         claim: Callable[[str, str], str | None],
         calls_per_minute: float,
+        quota: Quota,
     ) -> None:
+        self._quota = quota
         self._keys, self._url, self._rest_url = keys, url, rest_url
         self._order_channel, self._on_gap = order_channel, on_gap
         self._state = LinkState(changed)
@@ -155,7 +158,7 @@ class AccountStream:
 
     async def _converse(self, http: aiohttp.ClientSession) -> None:
         """One link, from the account's name to the link's end."""
-        rest = TradingRest(http, self._rest_url, self._keys)
+        rest = TradingRest(http, self._rest_url, self._keys, self._quota)
         if self.account is None:
             account = await rest.account()
             if (other := self._claim(account.id, self.label)) is not None:

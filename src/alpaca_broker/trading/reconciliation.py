@@ -37,9 +37,6 @@ RECENT_S = 60.0  # how far the other looks go back
 RETRY_S = 0.5
 SETTLE_EVERY_S = 0.1
 SETTLE_FOR_S = 3.0
-LEFT_FOR_BOTS = 20  # REST calls of the current minute that are not ours to take
-PAUSE_AFTER_429_S = 15.0
-LONGEST_PAUSE_S = 60.0
 UNCHECKED_FOR_S = 120.0  # without an answer of REST an account is degraded
 MOST_HELD = 5_000
 MUTE_LOOKS = 2
@@ -71,7 +68,6 @@ class Reconciler:
         self._watermark: float | None = None  # Alpaca's time: what is before it has been told
         self._whole_at = self._heard_at = float("-inf")
         self._checked_at = monotonic()
-        self._not_before = float("-inf")  # Alpaca wants no calls until then
         self._found: list[OrderEvent] = []  # by the last look
         self._unbrought: list[int] = []  # by the looks since the stream's last event
         self.missed_since: float | None = None  # the first event that catching up found; our time
@@ -158,7 +154,7 @@ class Reconciler:
             async with asyncio.timeout(HOLD_S):
                 whole = await self._catch_up_by(rest)
                 while not whole:
-                    await asyncio.sleep(max(RETRY_S, self._pause_for(rest)))
+                    await asyncio.sleep(RETRY_S)
                     whole = await self._catch_up_by(rest)
         except TimeoutError:
             self._failed("no answer in time")
@@ -186,7 +182,7 @@ class Reconciler:
             UpstreamUnavailable: the stream is connected, but mute.
         """
         while True:
-            await self._pause(rest)
+            await self._pause()
             self._doubt.clear()
             is_whole = monotonic() - self._whole_at >= WHOLE_EVERY_S or self.trouble is not None
             done = await self._try_to_look(rest, whole=is_whole)
@@ -209,8 +205,6 @@ class Reconciler:
         try:
             done = await self._look(rest, whole=whole)
         except (UpstreamRefused, UpstreamUnavailable) as error:
-            if isinstance(error, UpstreamRefused) and error.code == 429 and error.http:
-                self._not_before = monotonic() + PAUSE_AFTER_429_S
             self._failed(str(error))
             return False
         if done:
@@ -318,7 +312,7 @@ class Reconciler:
             log.warning("orders cannot be held against REST: %s", text)
         self.trouble = text
 
-    async def _pause(self, rest: TradingRest) -> None:
+    async def _pause(self) -> None:
         """Until the next look: soon while something is going on or is missing, seldom otherwise."""
         busy = (
             self._book.open_count
@@ -331,12 +325,4 @@ class Reconciler:
                 await self._doubt.wait()
         except TimeoutError:
             pass
-        await asyncio.sleep(self._pause_for(rest))
         await asyncio.sleep(self._budget.wait(CALLS_A_LOOK, monotonic()))
-
-    def _pause_for(self, rest: TradingRest) -> float:
-        """Seconds for which Alpaca wants no calls, or the rest of them belongs to the bots."""
-        pause = self._not_before - monotonic()
-        if rest.remaining is not None and rest.remaining < LEFT_FOR_BOTS and rest.resets_at:
-            pause = max(pause, rest.resets_at - rest.now())
-        return min(max(0.0, pause), LONGEST_PAUSE_S)
