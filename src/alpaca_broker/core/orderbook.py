@@ -239,7 +239,7 @@ class OrderBook:
         if update.event in FILLS and update.filled_qty:
             if not order.has_fill(update.filled_qty):
                 return False
-            if update.filled_qty in order.busted or update.filled_qty in order.untold:
+            if order.may_refill(update.filled_qty) or update.filled_qty in order.untold:
                 return False
             if update.event != "fill" or not order.is_open or update.status not in CLOSED:
                 return True
@@ -258,6 +258,8 @@ class OrderBook:
         if order is None:
             return fill.at >= self.floor
         known = order.has_fill(fill.cum_qty)
+        if known and order.may_refill(fill.cum_qty) and fill.at > order.busted_at:
+            return True
         return not known and (fill.at >= self.floor or fill.cum_qty > order.filled_qty)
 
     def _note(self, order: Order, event: OrderEvent) -> OrderEvent:
@@ -270,7 +272,7 @@ class OrderBook:
             order.fills.add(update.filled_qty)
             order.untold.discard(update.filled_qty)
         elif update.event in BUSTS:
-            order.busted |= {cum for cum in order.fills if cum > update.filled_qty}
+            order.bust(update.filled_qty, update.timestamp)
         if is_older(order, event):
             event.is_late = True
         else:
