@@ -30,3 +30,14 @@ def test_it_never_waits_for_more_than_the_burst() -> None:
     budget.spend(4, 0.0)
     assert budget.wait(100, 0.0) == 12.0
     assert budget.wait(100, 1_000.0) == 0.0
+
+
+def test_what_is_urgent_may_overdraw_by_as_much_as_the_burst() -> None:
+    """The budget is spent: five looks of two calls more, then its pace."""
+    budget = Budget(20, 10, now=0.0)
+    budget.spend(10, 0.0)
+    for _ in range(5):
+        assert budget.wait(2, 0.0, urgent=True) == 0.0
+        budget.spend(2, 0.0)
+    assert budget.wait(2, 0.0, urgent=True) == 6.0
+    assert budget.wait(2, 0.0) == 36.0

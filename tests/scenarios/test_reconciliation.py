@@ -275,3 +275,18 @@ def test_when_alpaca_has_enough_of_one_of_us_nobody_with_that_key_asks(
     threading.Event().wait(2.0)  # four looks would be due
     assert simulator.stats.rest_requests - before <= 1  # the last price: another host
     eventually(lambda: simulator.stats.rest_requests > before + 2, why="for a moment, it said")
+
+
+def test_an_event_that_waits_for_a_lost_one_does_not_wait_for_the_budget(
+    valkey: EmbeddedRedis, prefix: str, simulator: SimulatorThread, quick: None
+) -> None:
+    """The next look would be due in a quarter of a minute; five seconds is what an event waits."""
+    hand = Hand(simulator)
+    with Rig(valkey, simulator, prefix=prefix, reconcile_calls_per_minute=4) as rig:
+        order = hand.place("AAPL", 10)
+        simulator.call(simulator.simulator.lose_trade_updates, 1)
+        hand.fill(order, 3)
+        hand.fill(order, 4)
+        entries = eventually(lambda: len(j := journal(valkey.port, rig.channels)) >= 3 and j)
+        assert [int(entry["filled_qty"]) for entry in entries] == [0, 3, 7]
+        assert [entry["source"] for entry in entries] == ["stream", "reconcile", "stream"]

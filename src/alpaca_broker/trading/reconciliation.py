@@ -124,6 +124,7 @@ class Reconciler:
         """A new stream: its events wait for what was missed before, after those that still wait."""
         self._held = self._held or []
         self._unbrought.clear()
+        self._doubt.clear()
         self.missed_since = None
 
     def hear(self, event: OrderEvent) -> None:
@@ -270,7 +271,8 @@ class Reconciler:
             found = self._book.reconcile(snapshot, monotonic(), self._held or ())
             self._found += [event for event in found if event.update.source == "reconcile"]
             self._tell(found)
-            if not self._book.waits or monotonic() >= until:
+            # Where an event waits for one that the snapshot is too old to show: a new one, now.
+            if not self._book.waits or monotonic() >= until or self._doubt.is_set():
                 return
             await asyncio.sleep(SETTLE_EVERY_S)
 
@@ -320,9 +322,14 @@ class Reconciler:
             or self.trouble is not None
             or monotonic() - self._heard_at < BUSY_FOR_S
         )
+        await self._doubt_within(BUSY_EVERY_S if busy else QUIET_EVERY_S)
+        await self._doubt_within(self._budget.wait(CALLS_A_LOOK, monotonic()))
+        # Whoever waits for a lost event waits five seconds: the budget is paid back later.
+        await asyncio.sleep(self._budget.wait(CALLS_A_LOOK, monotonic(), urgent=True))
+
+    async def _doubt_within(self, seconds: float) -> None:
         try:
-            async with asyncio.timeout(BUSY_EVERY_S if busy else QUIET_EVERY_S):
+            async with asyncio.timeout(seconds):
                 await self._doubt.wait()
         except TimeoutError:
             pass
-        await asyncio.sleep(self._budget.wait(CALLS_A_LOOK, monotonic()))
