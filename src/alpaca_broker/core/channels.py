@@ -42,6 +42,11 @@ def heard_name(account_id: str) -> str:
     return f"heard:{account_id}"
 
 
+def begun_name(account_id: str) -> str:
+    """The field of `broker:received` that says when an account was followed for the first time."""
+    return f"begun:{account_id}"
+
+
 class Channels:
     """Channel and key names of one deployment (contract, section 1)."""
 

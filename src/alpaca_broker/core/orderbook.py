@@ -58,16 +58,20 @@ class OrderBook:
             if update.event in FILLS and update.execution_qty:
                 order.merged.append((update.filled_qty - update.execution_qty, update.filled_qty))
 
-    def begin(self, snapshot: Snapshot) -> None:
-        """The first start ever: whatever REST shows is known, and REST tells nothing of it again.
+    def begin(self, snapshot: Snapshot, since: float = inf) -> None:
+        """The first start ever: what REST shows of before `since` is known, and not told again.
 
         What the stream brings of it is told all the same: it happened after we began to listen.
         """
         for order_id, shown in snapshot.orders.items():
+            if (shown.changed_at or 0.0) >= since:
+                continue  # REST was away since the start: what happened meanwhile is news
             update = snapshot.update(shown, shown.status, shown.changed_at)
             if update is not None and self._known(order_id) is None:
                 self._note(self._new(order_id, update.timestamp), OrderEvent(update, ""))
         for fill in snapshot.fills:
+            if fill.at >= since:
+                continue
             order = self._known(fill.order_id) or self._new(fill.order_id, fill.at)
             order.fills.add(fill.cum_qty)
             order.untold.add(fill.cum_qty)

@@ -19,7 +19,7 @@ from alpaca_broker.alpaca.quota import Quota
 from alpaca_broker.alpaca.rest import Account, TradingRest
 from alpaca_broker.bus.journal import Journal
 from alpaca_broker.core.accounts import KeyPair
-from alpaca_broker.core.channels import heard_name
+from alpaca_broker.core.channels import begun_name, heard_name
 from alpaca_broker.core.messages import AccountState, AccountStatus, Gap
 from alpaca_broker.core.orderbook import HOLD_S, MARGIN_S
 from alpaca_broker.core.orders import order_event
@@ -153,7 +153,8 @@ class AccountStream:
         watermark = self._received.get(self.name)
         since = (watermark or 0.0) - 2 * MARGIN_S
         history = await self.lane.insist(lambda: kept.history(since), target)
-        self._reconciler.restore(self.name, history, watermark)
+        begun = self._received.get(begun_name(self.name))
+        self._reconciler.restore(self.name, history, watermark, begun)
         await self.lane.write(kept, target)
 
     async def _converse(self, http: aiohttp.ClientSession) -> None:
@@ -190,7 +191,8 @@ class AccountStream:
 
     def _follows_another_broker(self, account: Account, rest: TradingRest) -> None:
         """A gap goes on from when a broker before us last had all, by its stream or by REST."""
-        held_against_rest = self._received.get(account.id)
+        begun = self._received.get(begun_name(account.id))
+        held_against_rest = self._received.get(account.id, begun)
         if held_against_rest is None:
             return
         by_our_clock = held_against_rest + time() - rest.now()

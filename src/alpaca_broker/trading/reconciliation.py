@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from time import monotonic, time
 
 from alpaca_broker.alpaca.order_snapshot import take_snapshot
@@ -40,6 +41,7 @@ SETTLE_FOR_S = 3.0
 UNCHECKED_FOR_S = 120.0  # without an answer of REST an account is degraded
 MOST_HELD = 5_000
 MUTE_LOOKS = 2
+BEGIN_SLACK_S = 2.0  # between Alpaca's clock and its answers' date, which has whole seconds
 
 # What was found by REST alone on a healthy stream: how many events, and when the first of them was,
 # in our epoch seconds.
@@ -62,7 +64,8 @@ class Reconciler:
         self._book = OrderBook()
         self._restored, self._doubt = asyncio.Event(), asyncio.Event()
         self._account_id = ""
-        self._first_start = False
+        self._first_start = False  # REST has never shown what there was when we began
+        self._begun: float | None = None  # when the account was first followed; Alpaca's time
         self._held: list[OrderEvent] | None = []  # None: events flow
         self._flows_since = 0.0  # Alpaca's time
         self._watermark: float | None = None  # Alpaca's time: what is before it has been told
@@ -102,19 +105,25 @@ class Reconciler:
             return None
         return f"not held against REST for {since:.0f} s: {self.trouble or 'the budget is spent'}"
 
-    def restore(self, account_id: str, history: History, watermark: float | None) -> None:
-        """Take up what was told before us. No watermark and no history: the first start ever."""
+    def restore(
+        self, account_id: str, history: History, watermark: float | None, begun: float | None = None
+    ) -> None:
+        """Take up what was told before us. Without a watermark nothing was held against REST yet.
+
+        `begun` is when the account was first followed: what is older was never told.
+        """
         book, self._account_id = self._book, account_id
         for update in history.open_orders:
             book.restore(update, "")
         for update, key in history.entries:
             book.restore(update, key)
-        if watermark is None and history.entries:
+        if watermark is None and begun is None and history.entries:
             watermark = history.entries[-1][0].received_at
-        self._first_start = watermark is None
-        self._watermark = self.reconciled = watermark
+        self._first_start, self._begun = watermark is None, begun
+        self._watermark, self.reconciled = watermark or begun, watermark
         if watermark is not None:
             book.reached(watermark)
+        book.floor = max(book.floor, begun or 0.0)
         if history.trimmed and history.entries:
             first = history.entries[0][0]
             book.floor = max(book.floor, first.received_at, first.timestamp) + SLACK_S
@@ -148,8 +157,9 @@ class Reconciler:
     async def catch_up(self, rest: TradingRest) -> bool:
         """Tell what was missed, then let events flow; False where REST was no help in time."""
         await self._restored.wait()
-        if self._first_start:
-            self._book.floor = rest.now()
+        if self._first_start and self._begun is None:
+            self._begun = self._watermark = self._book.floor = rest.now()
+            self._lane.then(partial(Journal.begin, at=self._begun))
         whole = False
         try:
             async with asyncio.timeout(HOLD_S):
@@ -241,10 +251,9 @@ class Reconciler:
             self._budget.spend(rest.calls - calls, monotonic())
         if self._first_start and snapshot.complete:
             self._first_start = False
-            self._book.begin(snapshot)
+            self._book.begin(snapshot, (self._begun or now) + BEGIN_SLACK_S)
             self._lane.then(Journal.reopen)
-        else:
-            await self._settle(snapshot)
+        await self._settle(snapshot)
         if gone := self._book.looked_up(snapshot, monotonic()):
             log.warning("%d open orders are unknown to Alpaca: was the account reset?", len(gone))
             self._lane.then(Journal.reopen)
