@@ -91,9 +91,9 @@ class AlpacaBroker:
             compose=self.status,
             on_lead=self._lead,
             on_loss=self._unlead,
-            rest=self._trading_rest() if settings.check_symbols else None,
+            rest=self._trading_rest(settings.key_pairs()[0]) if settings.check_symbols else None,
         )
-        hours = MarketHours(self._trading_rest())
+        hours = MarketHours(self._trading_rest(settings.key_pairs()[0]))
         self._prices = PriceProducer(
             tuple(
                 MarketFeed(
@@ -283,9 +283,8 @@ class AlpacaBroker:
     def _quota(self, keys: KeyPair) -> Quota:
         return self._quotas.of(keys.key_id, self._settings.trading_url(keys.environment))
 
-    def _trading_rest(self) -> MakeRest:
+    def _trading_rest(self, keys: KeyPair) -> MakeRest:
         """For what can wait until orders have been held against REST."""
-        keys = self._settings.key_pairs()[0]
         url, quota = self._settings.trading_url(keys.environment), self._quota(keys)
         return lambda http: TradingRest(http, url, keys, quota, leaving=LEFT_FOR_ORDERS)
 
