@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from decimal import Decimal
+from math import inf
 from typing import Any
 
 import redis
@@ -43,6 +44,7 @@ def offences(
 
     A state that an order has left again is only shown by the stream: so `held`, `new` after it, and
     `new` before `rejected` may be missing where the stream did not bring them; nothing else may.
+    Where it brings such a `new` too late nobody could know that it was to come: it is told late.
     With `may_be_late`, what REST told may come after newer events: REST was down, and bots know.
     """
     account = account_id_of(key)
@@ -52,11 +54,18 @@ def offences(
         happened[order["id"]].append((event["event"], Decimal(order["filled_qty"])))
     told: dict[str, list[Event]] = defaultdict(list)
     late: dict[str, set[Event]] = defaultdict(set)
+    received: dict[str, float] = {}  # when the stream brought the last event of each order
     for entry in entries:
         event = (entry["event"], Decimal(entry["filled_qty"]))
         told[entry["order_id"]].append(event)
         if may_be_late and entry["source"] == "reconcile":
             late[entry["order_id"]].add(event)
+        if entry["source"] == "stream":
+            before = [name for name, _ in told[entry["order_id"]][:-1]]
+            is_later = entry["received_at"] > received.get(entry["order_id"], inf)
+            if event[0] == "new" and "held" in before and before[-1] != "held" and is_later:
+                late[entry["order_id"]].add(event)
+            received[entry["order_id"]] = entry["received_at"]
     found = []
     if [entry["seq"] for entry in entries] != list(range(1, len(entries) + 1)):
         found.append("seq has a hole or a double")
@@ -75,7 +84,14 @@ def offences(
         placed = seen.keys() - late[order_id]
         order = [event for event in happened[order_id] if event in placed]
         if not lost and not doubled and order != [e for e in told[order_id] if e in placed]:
-            found.append(f"{order_id}: told as {told[order_id]}, happened as {order}")
+            sources = [
+                f"{e['event']} by {e['source']} at {e['received_at']}"
+                for e in entries
+                if e["order_id"] == order_id
+            ]
+            found.append(
+                f"{order_id}: told as {told[order_id]} ({', '.join(sources)}), happened as {order}"
+            )
     return found
 
 

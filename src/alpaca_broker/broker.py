@@ -18,12 +18,14 @@ from time import monotonic, time
 
 from alpaca_broker import telemetry
 from alpaca_broker.alpaca.hours import MarketHours
+from alpaca_broker.alpaca.quota import GRANTED_PER_MINUTE, LEFT_FOR_ORDERS, Quota, Quotas
 from alpaca_broker.alpaca.rest import TradingRest
 from alpaca_broker.bus.fence import Fence
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.bus.redis_client import connect
 from alpaca_broker.bus.registrar import Registrar, Rules
 from alpaca_broker.control import Control, MakeRest
+from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.feeds import Feed, Feeds, Topic
 from alpaca_broker.core.lease import fingerprints
@@ -73,6 +75,8 @@ class AlpacaBroker:
         self._ends: SimpleQueue[BaseException | None] = SimpleQueue()
         self._stopping = False
         fence = Fence()
+        self._quotas = Quotas(max(GRANTED_PER_MINUTE, int(2 * settings.reconcile_calls_per_minute)))
+        data_keys = settings.data_keys()
         fence.on_entered = lambda: self._control_thread.call(self._control.lease.renew_now)
         self._feeds = settings.feeds()
         registrar = Registrar(
@@ -93,16 +97,17 @@ class AlpacaBroker:
             compose=self.status,
             on_lead=self._lead,
             on_loss=self._unlead,
-            rest=_trading_rest(settings) if settings.check_symbols else None,
+            rest=self._trading_rest(settings.key_pairs()[0]) if settings.check_symbols else None,
         )
-        hours = MarketHours(_trading_rest(settings))
+        hours = MarketHours(self._trading_rest(settings.key_pairs()[0]))
         self._prices = PriceProducer(
             tuple(
                 MarketFeed(
                     feed=feed,
                     url=settings.market_stream_url(feed),
                     data_url=settings.alpaca_data_url,
-                    keys=settings.data_keys(),
+                    keys=data_keys,
+                    quota=self._quotas.of(data_keys.key_id, settings.alpaca_data_url),
                     channels=channels,
                     linger_s=settings.feed_linger,
                     hours=hours,
@@ -134,6 +139,7 @@ class AlpacaBroker:
                     on_gap=self._gap,
                     claim=claim,
                     calls_per_minute=settings.reconcile_calls_per_minute,
+                    quota=self._quota(pair),
                 )
                 for pair in settings.key_pairs()
             ),
@@ -283,6 +289,14 @@ class AlpacaBroker:
         """In a producer's thread: something was missed."""
         self._control_thread.call(self._control.announce, gap)
 
+    def _quota(self, keys: KeyPair) -> Quota:
+        return self._quotas.of(keys.key_id, self._settings.trading_url(keys.environment))
+
+    def _trading_rest(self, keys: KeyPair) -> MakeRest:
+        """For what can wait until orders have been held against REST."""
+        url, quota = self._settings.trading_url(keys.environment), self._quota(keys)
+        return lambda http: TradingRest(http, url, keys, quota, leaving=LEFT_FOR_ORDERS)
+
     def _account_id(self, name: str) -> str | None:
         """The id of the account of that id or number, or None where it is none of ours."""
         accounts = self._orders.status
@@ -309,12 +323,6 @@ def _canary(symbol: str, feeds: Feeds, feed: Feed) -> Topic | None:
     """The canary's trades, where this feed has them."""
     topic = ("trades", symbol)
     return topic if symbol and feeds.of(topic) is feed and feeds.have(topic) else None
-
-
-def _trading_rest(settings: Settings) -> MakeRest:
-    keys = settings.key_pairs()[0]
-    url = settings.trading_url(keys.environment)
-    return lambda http: TradingRest(http, url, keys)
 
 
 def _as_broker_error(failure: BaseException) -> BrokerError:

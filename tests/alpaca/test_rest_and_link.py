@@ -12,6 +12,7 @@ from aiohttp import WSCloseCode, web
 
 from alpaca_broker.alpaca.assets import Assets
 from alpaca_broker.alpaca.link import http_session, open_link
+from alpaca_broker.alpaca.quota import LEFT_FOR_ORDERS, Quota
 from alpaca_broker.alpaca.rest import DataRest, TradingRest
 from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
@@ -60,6 +61,27 @@ async def test_an_answer_that_cannot_be_read_is_said(body: bytes) -> None:
     async with serving(handler) as url, http_session() as http:
         with pytest.raises(UpstreamUnavailable, match="cannot be read"):
             await TradingRest(http, url, KEYS).account()
+
+
+async def test_whoever_uses_the_key_waits_until_it_may_ask_again() -> None:
+    """What the trading API told one of them, the other one has heard."""
+    heard: list[float] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        heard.append(time.time())
+        limits = {"X-RateLimit-Limit": "200", "X-RateLimit-Reset": str(int(heard[0]) + 2)}
+        if len(heard) == 1:
+            return web.Response(status=429, headers=limits | {"X-RateLimit-Remaining": "0"})
+        return web.json_response({"id": "acc"}, headers=limits | {"X-RateLimit-Remaining": "199"})
+
+    async with serving(handler) as url, http_session() as http:
+        quota = Quota()
+        orders = TradingRest(http, url, KEYS, quota)
+        others = TradingRest(http, url, KEYS, quota, leaving=LEFT_FOR_ORDERS)
+        with pytest.raises(UpstreamRefused):
+            await others.account()
+        await orders.account()
+    assert heard[1] >= int(heard[0]) + 2
 
 
 async def test_no_redirect_carries_the_keys_away() -> None:

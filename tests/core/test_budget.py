@@ -47,3 +47,14 @@ def test_looking_whether_there_is_room_takes_none() -> None:
     calls.spend(0.0)
     assert not calls.has_room(59.0)
     assert calls.has_room(60.0)
+
+
+def test_what_is_urgent_may_overdraw_by_as_much_as_the_burst() -> None:
+    """The budget is spent: five looks of two calls more, then its pace."""
+    budget = Budget(20, 10, now=0.0)
+    budget.spend(10, 0.0)
+    for _ in range(5):
+        assert budget.wait(2, 0.0, urgent=True) == 0.0
+        budget.spend(2, 0.0)
+    assert budget.wait(2, 0.0, urgent=True) == 6.0
+    assert budget.wait(2, 0.0) == 36.0

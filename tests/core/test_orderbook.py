@@ -482,6 +482,34 @@ def test_a_bust_and_the_fill_after_it_are_told() -> None:
     assert names(known.hear(life.fill(10), 0.0)) == [("fill", 10)]
 
 
+def test_a_bust_of_fills_that_were_told_as_one_leaves_none_of_the_next_ones_out() -> None:
+    """REST told 30 as one fill; 20 of it are busted, and filled again in two parts."""
+    known, life = book(), Life(qty=30)
+    known.hear(life.begin(), 0.0)
+    life.fill(10)
+    life.fill(20)
+    assert names(settled(known, snapshot(life, fills=False))) == [("fill", 30)]
+    life.order |= {"filled_qty": "10", "status": "partially_filled"}
+    bust = life.event("trade_bust", "partially_filled", execution_id="b1", qty="-20", price="10")
+    assert names(known.hear(bust, 20.0)) == [("trade_bust", 10)]
+    parts = [life.fill(5), life.fill(15)]
+    told = [known.hear(part, 20.0) for part in parts]
+    assert [names(one) for one in told] == [[("partial_fill", 15)], [("fill", 30)]]
+    assert settled(known, snapshot(life)) == []
+
+
+def test_a_fill_after_a_bust_is_told_by_rest_where_the_stream_did_not_bring_it() -> None:
+    """The same quantity as before the bust, later than it."""
+    known, life = book(), Life(qty=10)
+    known.hear(life.begin(), 0.0)
+    known.hear(life.fill(10), 0.0)
+    life.order |= {"filled_qty": "0", "status": "new"}
+    known.hear(life.event("trade_bust", "new", execution_id="b1", qty="-10", price="10"), 0.0)
+    life.fill(10)
+    assert names(settled(known, snapshot(life))) == [("fill", 10)]
+    assert settled(known, snapshot(life)) == []
+
+
 def test_an_old_order_that_nobody_knew_is_told_from_now_on() -> None:
     """Submitted long before us: no beginning is made up, and no hole is seen."""
     known, life = book(), Life(at=BEGAN - 5_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -256,3 +257,90 @@ def test_rest_calls_stay_within_their_budget(
         threading.Event().wait(2.0)  # four looks would be due
         assert simulator.stats.rest_requests - before <= 4
         assert account(rig).state == "live"
+
+
+def test_when_alpaca_has_enough_of_one_of_us_nobody_with_that_key_asks(
+    rig: Rig, simulator: SimulatorThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The list of assets is answered with 429: orders are not held against REST for a moment."""
+    trouble = RestTrouble(status=429, prefix="/v2/assets")
+    simulator.call(simulator.simulator.switches.rest.append, trouble)
+    before = simulator.stats.rest_requests
+    eventually(lambda: simulator.stats.rest_requests > before, why="the premise: looks go on")
+    rig.register("AAPL")
+    eventually(lambda: "symbols are taken unchecked" in caplog.text)
+    simulator.call(simulator.simulator.switches.rest.clear)
+    time.sleep(0.1)  # what was being asked is answered
+    before = simulator.stats.rest_requests
+    threading.Event().wait(2.0)  # four looks would be due
+    assert simulator.stats.rest_requests - before <= 1  # the last price: another host
+    eventually(lambda: simulator.stats.rest_requests > before + 2, why="for a moment, it said")
+
+
+def test_what_was_before_the_first_start_ever_is_not_told_by_the_second_one(
+    valkey: EmbeddedRedis, prefix: str, simulator: SimulatorThread, quick: None
+) -> None:
+    """A restart minutes after the first start: bots would count old fills as new ones."""
+    hand = Hand(simulator)
+    closed, half = hand.place("AAPL", 10), hand.place("MSFT", 10)
+    hand.fill(closed)
+    hand.fill(half, 4)
+    time.sleep(2.5)  # Alpaca's times are told from ours by the second
+    with Rig(valkey, simulator, prefix=prefix, reconcile_calls_per_minute=6_000):
+        pass
+    with Rig(valkey, simulator, prefix=prefix, reconcile_calls_per_minute=6_000) as second:
+        looked = account(second).reconciled
+        eventually(lambda: account(second).reconciled > looked, why="no second look")
+        assert journal(valkey.port, second.channels) == []
+        hand.fill(half, 6)
+        entries = eventually(lambda: journal(valkey.port, second.channels))
+    assert [(e["order_id"], e["event"], e["execution_qty"]) for e in entries] == [(half, "fill", 6)]
+
+
+def test_a_fill_is_told_although_rest_was_away_since_the_first_start_ever(
+    valkey: EmbeddedRedis, prefix: str, simulator: SimulatorThread, quick: None, monkeypatch: Any
+) -> None:
+    """Its order came by stream, the fill during a cut; then REST answers for the first time."""
+    monkeypatch.setattr(reconciliation, "HOLD_S", 0.5)
+    hand, trouble = Hand(simulator), RestTrouble(status=500, prefix="/v2/orders")
+    before = hand.place("MSFT", 10)
+    hand.fill(before, 4)
+    simulator.call(simulator.simulator.switches.rest.append, trouble)
+    rig = Rig(valkey, simulator, prefix=prefix, reconcile_calls_per_minute=6_000)
+    try:
+        rig.start(live=False)
+        eventually(lambda: [a.state for a in rig.broker.status().accounts.values()] == ["degraded"])
+        time.sleep(2.5)
+        order = hand.place("AAPL", 10)
+        eventually(lambda: len(journal(valkey.port, rig.channels)) == 1)
+        simulator.stop_server()
+        eventually(lambda: account(rig).state != "degraded")
+        hand.fill(order, 3)
+        hand.fill(before, 1)
+        simulator.start_server()
+        eventually(lambda: simulator.stats.trading_sessions == 2)
+        simulator.call(simulator.simulator.switches.rest.clear)
+        eventually(lambda: account(rig).state == "live", within_s=20)
+        entries = eventually(lambda: len(j := journal(valkey.port, rig.channels)) == 3 and j)
+    finally:
+        assert rig.broker.stop()
+    assert {(e["order_id"], e["event"], int(e["filled_qty"])) for e in entries} == {
+        (order, "new", 0),
+        (order, "partial_fill", 3),
+        (before, "partial_fill", 5),
+    }
+
+
+def test_an_event_that_waits_for_a_lost_one_does_not_wait_for_the_budget(
+    valkey: EmbeddedRedis, prefix: str, simulator: SimulatorThread, quick: None
+) -> None:
+    """The next look would be due in a quarter of a minute; five seconds is what an event waits."""
+    hand = Hand(simulator)
+    with Rig(valkey, simulator, prefix=prefix, reconcile_calls_per_minute=4) as rig:
+        order = hand.place("AAPL", 10)
+        simulator.call(simulator.simulator.lose_trade_updates, 1)
+        hand.fill(order, 3)
+        hand.fill(order, 4)
+        entries = eventually(lambda: len(j := journal(valkey.port, rig.channels)) >= 3 and j)
+        assert [int(entry["filled_qty"]) for entry in entries] == [0, 3, 7]
+        assert [entry["source"] for entry in entries] == ["stream", "reconcile", "stream"]

@@ -30,6 +30,9 @@ SILENT_FOR_S = 25.0
 # A news article can be larger than 1 MiB (Go SDK issue #203); a frame of trades is far smaller.
 MOST_BYTES = 16 * 1024 * 1024
 
+# What the library says of the socket's end; a close frame of the other side is none of these.
+ENDS = frozenset({WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
+
 HEADERS = {"User-Agent": f"alpaca-broker/{__version__}", "Content-Type": "application/json"}
 MSGPACK = {"Content-Type": "application/msgpack"}
 
@@ -41,7 +44,7 @@ class Link:
         self, socket: aiohttp.ClientWebSocketResponse, url: str, *, binary: bool = False
     ) -> None:
         self._socket, self._url, self._binary = socket, url, binary
-        self.heard_at = monotonic()  # the last frame of any kind, pongs too
+        self.heard_at = monotonic()  # the last frame of any kind, pongs too: whole until then
         self.read = 0  # characters or bytes of data so far
 
     async def receive(self) -> bytes | str:
@@ -52,8 +55,9 @@ class Link:
         """
         while True:
             message = await self._socket.receive()
-            self.heard_at = monotonic()
             kind = message.type
+            if kind not in ENDS:
+                self.heard_at = monotonic()
             if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
                 data: bytes | str = message.data
                 self.read += len(data)
@@ -96,15 +100,15 @@ class Link:
             UpstreamUnavailable: no sign of life, or the connection ended.
         """
         waited, pinged_at = False, monotonic()
+        excused_at = pinged_at
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             now = monotonic()
             if not listening():
                 waited = True
             elif waited:
-                self.heard_at, waited = now, False
-            elif now - self.heard_at >= SILENT_FOR_S:
-                silent_for = now - self.heard_at
+                excused_at, waited = now, False
+            elif (silent_for := now - max(self.heard_at, excused_at)) >= SILENT_FOR_S:
                 raise UpstreamUnavailable(self._url, f"no sign of life for {silent_for:.0f} s")
             if now - max(self.heard_at, pinged_at) >= PING_AFTER_S:
                 pinged_at = now

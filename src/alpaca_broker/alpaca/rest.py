@@ -1,15 +1,16 @@
 """The few endpoints of Alpaca's REST that the broker needs.
 
-Owns authentication, deadlines and the reading of errors. It retries nothing: its callers have the
-patience.
+Owns authentication, deadlines, the waiting for a place in the key's quota, and the reading of
+errors. It retries nothing: its callers have the patience.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import date
 from email.utils import parsedate_to_datetime
-from time import time
+from time import monotonic, time
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -19,6 +20,7 @@ from msgspec import Struct, field
 from yarl import URL
 
 from alpaca_broker.alpaca.link import HEADERS, reason
+from alpaca_broker.alpaca.quota import LEFT_FOR_BOTS, Quota
 from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.market_data import Instant, Int64
 from alpaca_broker.core.market_hours import CalendarDay, Clock
@@ -26,6 +28,7 @@ from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.settings import as_http
 
 ANSWER_WITHIN_S = 10.0
+TOO_MANY_REQUESTS = 429
 T = TypeVar("T")
 
 MOST_BYTES = 32 * 1024 * 1024
@@ -95,18 +98,30 @@ class _Asset(Struct):
 
 
 class _Rest:
-    """What both APIs share: keys, deadlines, and the reading of errors."""
+    """What both APIs share: keys, deadlines, the quota, and the reading of errors.
 
-    def __init__(self, http: aiohttp.ClientSession, base_url: str, keys: KeyPair) -> None:
+    Args:
+        quota: Shared by all who use these keys there.
+        leaving: How many of its calls are left to others.
+    """
+
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        base_url: str,
+        keys: KeyPair,
+        quota: Quota | None = None,
+        *,
+        leaving: int = LEFT_FOR_BOTS,
+    ) -> None:
         self._http, self._base = http, as_http(base_url)
         self._headers = HEADERS | {
             "APCA-API-KEY-ID": keys.key_id,
             "APCA-API-SECRET-KEY": keys.secret,
         }
         self._ahead = 0.0  # of Alpaca's clock before ours, in seconds
+        self._quota, self._leaving = quota or Quota(), leaving
         self.calls = 0
-        self.remaining: int | None = None  # calls that Alpaca still grants, all its users together
-        self.resets_at: float | None = None  # when it grants all of them again, epoch seconds
 
     def now(self) -> float:
         """Alpaca's time in epoch seconds, as its answers show it."""
@@ -115,6 +130,7 @@ class _Rest:
     async def _get(self, path: str, kind: type[T]) -> T:
         url = self._base + path.partition("?")[0]  # as it is shown: a query may be long
         timeout = aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)
+        await self._turn()
         self.calls += 1
         try:
             # The path is quoted already: `BTC%2FUSD` must not become `BTC/USD`.
@@ -125,6 +141,8 @@ class _Rest:
             ) as answer:
                 self._limits(answer.headers)
                 body = await _whole(answer)
+                if answer.status == TOO_MANY_REQUESTS:
+                    self._quota.refused(monotonic())
                 if answer.status != 200:
                     raise UpstreamRefused(answer.status, f"{url}: {_message(body)}", http=True)
                 return msgspec.json.decode(body, type=kind)
@@ -132,6 +150,14 @@ class _Rest:
             raise UpstreamUnavailable(url, f"an answer that cannot be read: {error}") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise UpstreamUnavailable(url, reason(error)) from error
+
+    async def _turn(self) -> None:
+        """Wait for a place in the quota; it is a minute at most until there may be one."""
+        while True:
+            wait = self._quota.take(monotonic(), self._leaving)
+            if not wait:
+                return
+            await asyncio.sleep(wait)
 
     def _limits(self, headers: Mapping[str, str]) -> None:
         """Keep what the answer says about the rate limit (X-RateLimit-…) and Alpaca's clock."""
@@ -141,12 +167,13 @@ class _Rest:
             self._ahead = ahead if abs(ahead) > 2 else 0.0
         except (ValueError, OverflowError):
             pass  # an answer without a date that makes sense
-        remaining = headers.get("X-RateLimit-Remaining")
-        resets_at = headers.get("X-RateLimit-Reset")
-        if remaining is not None and remaining.isascii() and remaining.isdigit():
-            self.remaining = int(remaining[:9])
-        if resets_at is not None and resets_at.isascii() and resets_at.isdigit():
-            self.resets_at = float(resets_at[:12])
+        resets_at = _count(headers.get("X-RateLimit-Reset"))
+        self._quota.answered(
+            monotonic(),
+            granted=_count(headers.get("X-RateLimit-Limit")),
+            remaining=_count(headers.get("X-RateLimit-Remaining")),
+            resets_in=None if resets_at is None else resets_at - self.now(),
+        )
 
 
 class TradingRest(_Rest):
@@ -271,6 +298,11 @@ async def _whole(answer: aiohttp.ClientResponse) -> bytes:
         if len(body) > MOST_BYTES:
             break
     return bytes(body)
+
+
+def _count(text: str | None) -> int | None:
+    """A header's number, or None where it is none."""
+    return int(text[:12]) if text is not None and text.isascii() and text.isdigit() else None
 
 
 def _message(body: bytes) -> str:

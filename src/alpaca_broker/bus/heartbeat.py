@@ -19,7 +19,7 @@ from alpaca_broker.bus.fence import Fence
 from alpaca_broker.bus.journal import Superseded
 from alpaca_broker.bus.redis_client import RedisError, deadline
 from alpaca_broker.core.backoff import Patience
-from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.channels import Channels, heard_name
 from alpaca_broker.core.messages import Gap, Status, encode
 from alpaca_broker.settings import RedisTarget
 from alpaca_broker.telemetry import Seldom, fields
@@ -171,5 +171,6 @@ class Heartbeat:
 def _received(status: Status) -> dict[str, float]:
     """Until when each feed was heard and each account is known: a gap begins there if we die."""
     heard = {name: feed.last_message for name, feed in status.feeds.items() if feed.state == "live"}
-    heard |= {name: account.reconciled for name, account in status.accounts.items()}
+    for name, account in status.accounts.items():
+        heard |= {name: account.reconciled, heard_name(name): account.heard_until}
     return {name: at for name, at in heard.items() if at is not None}

@@ -20,7 +20,7 @@ from redis.exceptions import ResponseError
 
 from alpaca_broker.bus.fence import Fence, always_open
 from alpaca_broker.bus.redis_client import deadline
-from alpaca_broker.core.channels import Channels
+from alpaca_broker.core.channels import Channels, begun_name
 from alpaca_broker.core.messages import OrderUpdate, encode
 from alpaca_broker.core.orders import OrderEvent, is_open
 from alpaca_broker.errors import BrokerError
@@ -36,6 +36,15 @@ local stored = tonumber(redis.call('GET', KEYS[2]) or '') or 0
 if stored > tonumber(ARGV[1]) then return string.format('%d', stored) end
 redis.call('DEL', KEYS[1])
 for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+return ''
+"""
+
+# When an account was followed for the first time. KEYS 1 received hash   2 epoch
+# ARGV 1 our epoch   2 field   3 time
+BEGIN = """
+local stored = tonumber(redis.call('GET', KEYS[2]) or '') or 0
+if stored > tonumber(ARGV[1]) then return string.format('%d', stored) end
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
 return ''
 """
 
@@ -80,6 +89,8 @@ class Journal:
         self._fence = fence or always_open()
         self._script = client.register_script(SCRIPT)
         self._reopen_script = client.register_script(REOPEN)
+        self._begin_script = client.register_script(BEGIN)
+        self._begun = (channels.received, begun_name(account_id))
         self._client = client
         self._keys = [
             channels.journal(account_id),
@@ -195,6 +206,22 @@ class Journal:
         """Redis has lost the journal or its tail: bots start over from the open orders."""
         self.journal_id, self._mode = _new_journal_id(), "again"
         await self.reopen()
+
+    async def begin(self, at: float) -> None:
+        """Keep that the account is followed since then (epoch seconds): what was before is no news.
+
+        Raises:
+            Superseded: another broker leads.
+            redis.RedisError, OSError: Redis did not answer, or refused.
+        """
+        key, name = self._begun
+        await self._fence.opened()
+        async with deadline():
+            stored = await self._begin_script(
+                keys=[key, self._keys[2]], args=[self._epoch, name, at]
+            )
+        if stored:
+            raise Superseded(int(stored))
 
     async def reopen(self) -> None:
         """Write the open orders anew: at the first start, and when Redis has lost them.

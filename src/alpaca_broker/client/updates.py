@@ -144,6 +144,7 @@ class FeedStatus(Struct, frozen=True, kw_only=True):
     open_orders: int = 0
     reconciled: float | None = None  # until when every order event is known to be told
     recovered: int = 0  # order events that only REST has shown
+    heard_until: float | None = None  # until when the order stream was whole, and is told
 
 
 class Status(Struct, tag_field="type", tag="status", frozen=True, kw_only=True):

@@ -21,10 +21,11 @@ class Budget:
         self._refill(now)
         self._left = max(-self._burst, self._left - calls)
 
-    def wait(self, calls: int, now: float) -> float:
-        """Seconds until so many calls may be made at once."""
+    def wait(self, calls: int, now: float, *, urgent: bool = False) -> float:
+        """Seconds until so many calls may be made at once; what is urgent may overdraw."""
         self._refill(now)
-        return max(0.0, (min(calls, self._burst) - self._left) / self._per_s)
+        needed = min(calls, self._burst) - (self._burst if urgent else 0)
+        return max(0.0, (needed - self._left) / self._per_s)
 
     def _refill(self, now: float) -> None:
         self._left = min(self._burst, self._left + (now - self._at) * self._per_s)

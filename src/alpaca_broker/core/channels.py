@@ -34,6 +34,19 @@ HEARD_ON = {
 MARKET_DATA = tuple(dict.fromkeys(HEARD_ON.values()))
 
 
+def heard_name(account_id: str) -> str:
+    """The field of `broker:received` that says until when an account's stream was whole.
+
+    The field of its id alone says until when the account was held against REST.
+    """
+    return f"heard:{account_id}"
+
+
+def begun_name(account_id: str) -> str:
+    """The field of `broker:received` that says when an account was followed for the first time."""
+    return f"begun:{account_id}"
+
+
 class Channels:
     """Channel and key names of one deployment (contract, section 1)."""
 

@@ -26,6 +26,8 @@ class Order(Struct):
     fills: set[Decimal] = field(default_factory=set)
     merged: list[tuple[Decimal, Decimal]] = field(default_factory=list)  # told as one fill
     busted: set[Decimal] = field(default_factory=set)  # may be filled once more
+    busted_from: Decimal | None = None  # also any quantity above this that was not told alone
+    busted_at: float = 0.0
     untold: set[Decimal] = field(default_factory=set)  # shown by the first snapshot ever
     told: dict[str, float] = field(default_factory=dict)  # by REST: event -> until when it stands
     held: list[tuple[float, OrderEvent]] = field(default_factory=list)  # since when, what
@@ -41,6 +43,18 @@ class Order(Struct):
     def has_fill(self, quantity: Decimal) -> bool:
         """Whether the fill up to this quantity has been told, alone or with others."""
         return quantity in self.fills or any(low < quantity <= high for low, high in self.merged)
+
+    def bust(self, filled_qty: Decimal, at: float) -> None:
+        """What was filled above this quantity does not count, and may be filled once more."""
+        self.busted |= {cum for cum in self.fills if cum > filled_qty}
+        self.busted_from = min(self.busted_from or filled_qty, filled_qty)
+        self.busted_at = max(self.busted_at, at)
+
+    def may_refill(self, quantity: Decimal) -> bool:
+        """Whether a known fill up to this quantity may be another one: the first was busted."""
+        if self.busted_from is None or quantity <= self.busted_from:
+            return False
+        return quantity in self.busted or quantity not in self.fills
 
 
 def before(update: OrderUpdate) -> Decimal:

@@ -226,6 +226,7 @@ class AccountStatus(Struct, frozen=True, kw_only=True):
     error: str | None = None
     open_orders: int = 0
     reconciled: float | None = None  # until when everything is known to be told
+    heard_until: float | None = None  # until when the stream was whole, and is told
     recovered: int = 0  # events that only REST has shown
 
 

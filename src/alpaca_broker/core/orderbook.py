@@ -57,16 +57,20 @@ class OrderBook:
             if update.event in FILLS and update.execution_qty:
                 order.merged.append((update.filled_qty - update.execution_qty, update.filled_qty))
 
-    def begin(self, snapshot: Snapshot) -> None:
-        """The first start ever: whatever REST shows is known, and REST tells nothing of it again.
+    def begin(self, snapshot: Snapshot, since: float = inf) -> None:
+        """The first start ever: what REST shows of before `since` is known, and not told again.
 
         What the stream brings of it is told all the same: it happened after we began to listen.
         """
         for order_id, shown in snapshot.orders.items():
+            if (shown.changed_at or 0.0) >= since:
+                continue  # REST was away since the start: what happened meanwhile is news
             update = snapshot.update(shown, shown.status, shown.changed_at)
             if update is not None and self._known(order_id) is None:
                 self._note(self._new(order_id, update.timestamp), OrderEvent(update, ""))
         for fill in snapshot.fills:
+            if fill.at >= since:
+                continue
             order = self._known(fill.order_id) or self._new(fill.order_id, fill.at)
             order.fills.add(fill.cum_qty)
             order.untold.add(fill.cum_qty)
@@ -237,7 +241,7 @@ class OrderBook:
         if update.event in FILLS and update.filled_qty:
             if not order.has_fill(update.filled_qty):
                 return False
-            if update.filled_qty in order.busted or update.filled_qty in order.untold:
+            if order.may_refill(update.filled_qty) or update.filled_qty in order.untold:
                 return False
             if update.event != "fill" or not order.is_open or update.status not in CLOSED:
                 return True
@@ -256,6 +260,8 @@ class OrderBook:
         if order is None:
             return fill.at >= self.floor
         known = order.has_fill(fill.cum_qty)
+        if known and order.may_refill(fill.cum_qty) and fill.at > order.busted_at:
+            return True
         return not known and (fill.at >= self.floor or fill.cum_qty > order.filled_qty)
 
     def _note(self, order: Order, event: OrderEvent) -> OrderEvent:
@@ -268,7 +274,7 @@ class OrderBook:
             order.fills.add(update.filled_qty)
             order.untold.discard(update.filled_qty)
         elif update.event in BUSTS:
-            order.busted |= {cum for cum in order.fills if cum > update.filled_qty}
+            order.bust(update.filled_qty, update.timestamp)
         if is_older(order, event):
             event.is_late = True
         else:

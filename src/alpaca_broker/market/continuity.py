@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from alpaca_broker.alpaca.hours import MarketHours
+from alpaca_broker.alpaca.quota import Quota
 from alpaca_broker.alpaca.rest import DataRest
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.core.accounts import KeyPair
@@ -43,6 +44,7 @@ class Continuity:
         url: str,
         data_url: str,
         keys: KeyPair,
+        quota: Quota,
         hours: MarketHours,
         *,
         backfill_trades: int,
@@ -51,7 +53,7 @@ class Continuity:
         on_gap: Callable[[Gap], None],
     ) -> None:
         self._feed, self._latest = feed.name, feed.latest
-        self._data_url, self._keys = data_url, keys
+        self._data_url, self._keys, self._quota = data_url, keys, quota
         self._hours, self._most, self._on_gap = hours, backfill_trades, on_gap
         self._outage = Outage()
         self._watch = LinkWatch(
@@ -175,7 +177,7 @@ class Continuity:
         Raises:
             UpstreamUnavailable: it is mute.
         """
-        rest = DataRest(http, self._data_url, self._keys)
+        rest = DataRest(http, self._data_url, self._keys, self._quota)
 
         async def ask(symbols: list[str]) -> dict[str, float]:
             found = await rest.latest_trades(self._latest or "", symbols)
@@ -195,7 +197,7 @@ class Continuity:
     @asynccontextmanager
     async def recovering(self, http: aiohttp.ClientSession) -> AsyncIterator[None]:
         """For as long as the block runs, gaps are recovered beside it."""
-        rest = DataRest(http, self._data_url, self._keys)
+        rest = DataRest(http, self._data_url, self._keys, self._quota)
         task = asyncio.create_task(self.backfill.run(rest), name="backfill")
         try:
             yield

@@ -18,6 +18,7 @@ import aiohttp
 
 from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.alpaca.link import Link, http_session, open_link
+from alpaca_broker.alpaca.quota import Quota
 from alpaca_broker.alpaca.rest import DataRest
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.core.accounts import KeyPair
@@ -58,6 +59,7 @@ class MarketFeed:
         url: str,
         data_url: str,
         keys: KeyPair,
+        quota: Quota,
         channels: Channels,
         linger_s: float,
         hours: MarketHours,
@@ -68,7 +70,7 @@ class MarketFeed:
         on_gap: Callable[[Gap], None],
     ) -> None:
         self.feed, self.name = feed, feed.name
-        self._url, self._data_url, self._keys = url, data_url, keys
+        self._url, self._data_url, self._keys, self._quota = url, data_url, keys, quota
         self._channels = channels
         self._need = Need(always=not feed.on_demand, linger_s=linger_s)
         self._state = LinkState(changed)
@@ -82,7 +84,7 @@ class MarketFeed:
         )
         self._session = Session()
         self._continuity = Continuity(
-            *(feed, url, data_url, keys, hours),
+            *(feed, url, data_url, keys, quota, hours),
             backfill_trades=backfill_trades,
             canary=canary,
             changed=self._state.changed,
@@ -265,7 +267,7 @@ class MarketFeed:
                 self._state.set("live")
                 log.info("%s feed is live", self.name, extra=fields(feed=self.name))
                 tasks.create_task(self._keep_in_step(talk, session), name="wishes")
-                rest = DataRest(http, self._data_url, self._keys)
+                rest = DataRest(http, self._data_url, self._keys, self._quota)
                 made_ready = self._readiness.run(rest, lanes.prices, self._is_ready)
                 tasks.create_task(made_ready, name="last prices")
                 mended = self._book_repair.run(session, talk, self._book_is_wrong)

@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from time import time
+from time import monotonic, time
 
 import aiohttp
 from msgspec import structs
 
 from alpaca_broker.alpaca.link import Link, open_link
+from alpaca_broker.alpaca.quota import Quota
 from alpaca_broker.alpaca.rest import Account, TradingRest
 from alpaca_broker.bus.journal import Journal
 from alpaca_broker.core.accounts import KeyPair
+from alpaca_broker.core.channels import begun_name, heard_name
 from alpaca_broker.core.messages import AccountState, AccountStatus, Gap
 from alpaca_broker.core.orderbook import HOLD_S, MARGIN_S
 from alpaca_broker.core.orders import order_event
-from alpaca_broker.core.outage import RESTARTED, Outage
+from alpaca_broker.core.outage import Outage
 from alpaca_broker.core.trading_session import (
     Heard,
     NotUnderstood,
@@ -33,7 +35,7 @@ from alpaca_broker.core.verdicts import NO_CODE
 from alpaca_broker.core.wire import listen_message, trading_auth_message
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 from alpaca_broker.settings import RedisTarget
-from alpaca_broker.supervision import LinkState, Supervisor
+from alpaca_broker.supervision import LinkState, Supervisor, why_ended
 from alpaca_broker.telemetry import Seldom, fields
 from alpaca_broker.trading.order_lane import OrderLane
 from alpaca_broker.trading.reconciliation import Reconciler
@@ -41,6 +43,8 @@ from alpaca_broker.trading.reconciliation import Reconciler
 log = logging.getLogger(__name__)
 
 GREETING_WITHIN_S = 10.0
+MARK_EVERY_S = 1.0
+HANDED_OVER = "a hand-over, or a restart of the broker"
 MOST_MISSED = 100  # gaps that may still be told as recovered
 
 
@@ -58,7 +62,9 @@ class AccountStream:
         on_gap: Callable[[Gap], None],
         claim: Callable[[str, str], str | None],
         calls_per_minute: float,
+        quota: Quota,
     ) -> None:
+        self._quota = quota
         self._keys, self._url, self._rest_url = keys, url, rest_url
         self._order_channel, self._on_gap = order_channel, on_gap
         self._state = LinkState(changed)
@@ -75,6 +81,8 @@ class AccountStream:
         self._account_names: frozenset[str] = frozenset()
         self._doubt: str | None = None  # why the stream may lack something
         self._missed: list[Gap] = []  # what was told as not recovered
+        self._gap_until = float("-inf")  # the last gap's end: the next one begins there or later
+        self._heard_until: float | None = None  # all that was heard until then is in the journal
         self.lane = OrderLane()
         self._reconciler = Reconciler(
             keys.environment, self.lane, self._checked, calls_per_minute=calls_per_minute
@@ -111,6 +119,7 @@ class AccountStream:
             open_orders=self._reconciler.open_count,
             reconciled=self._reconciler.reconciled,
             recovered=self._reconciler.recovered,
+            heard_until=self._heard_until,
         )
 
     def begin(self, epoch: int, received: dict[str, float]) -> None:
@@ -139,12 +148,13 @@ class AccountStream:
         watermark = self._received.get(self.name)
         since = (watermark or 0.0) - 2 * MARGIN_S
         history = await self.lane.insist(lambda: kept.history(since), target)
-        self._reconciler.restore(self.name, history, watermark)
+        begun = self._received.get(begun_name(self.name))
+        self._reconciler.restore(self.name, history, watermark, begun)
         await self.lane.write(kept, target)
 
     async def _converse(self, http: aiohttp.ClientSession) -> None:
         """One link, from the account's name to the link's end."""
-        rest = TradingRest(http, self._rest_url, self._keys)
+        rest = TradingRest(http, self._rest_url, self._keys, self._quota)
         if self.account is None:
             account = await rest.account()
             if (other := self._claim(account.id, self.label)) is not None:
@@ -154,21 +164,35 @@ class AccountStream:
             self._state.ever_live = True  # the keys are good: a refusal by the stream will pass
             self.named(self._account_names)
             self._known.set()
-            if (at := self._received.get(self.account.id)) is not None:
-                self._outage.begins(at, (), RESTARTED)
+            self._follows_another_broker(self.account, rest)
         self._reconciler.hold()
         async with open_link(http, self._url) as link:
             session = await self._greet(link)
+            why = ""
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(link.stay_heard(self.lane.has_room), name="pings")
                     tasks.create_task(self._reconcile(rest, self.account), name="reconciliation")
                     tasks.create_task(self._reconciler.release_holes(), name="holes")
+                    tasks.create_task(self._mark(link), name="marks")
                     while True:
                         await self._take(await link.receive(), link, session)
                         await self._reconciler.room()
+            except BaseException as error:
+                why = why_ended(error)
+                raise
             finally:
-                self._outage.begins(round(time(), 6), (), "the order stream ended")
+                self._outage.begins(_heard_at(link), (), f"the order stream ended{why}")
+
+    def _follows_another_broker(self, account: Account, rest: TradingRest) -> None:
+        """A gap goes on from when a broker before us last had all, by its stream or by REST."""
+        begun = self._received.get(begun_name(account.id))
+        held_against_rest = self._received.get(account.id, begun)
+        if held_against_rest is None:
+            return
+        by_our_clock = held_against_rest + time() - rest.now()
+        at = max(by_our_clock, self._received.get(heard_name(account.id), by_our_clock))
+        self._outage.begins(round(min(at, time()), 6), (), HANDED_OVER)
 
     async def _greet(self, link: Link) -> TradingSession:
         """Authenticate, and listen."""
@@ -182,16 +206,39 @@ class AccountStream:
             raise UpstreamUnavailable(self._url, f"{session.state.value} for too long") from error
         return session
 
+    async def _mark(self, link: Link) -> None:
+        """Keep until when all is known, for the gap that there is if we die; never returns."""
+        while True:
+            await asyncio.sleep(MARK_EVERY_S)
+            if self._doubt is None and self._state.state == "live":
+                await self._is_whole_until(max(_heard_at(link), self._gap_until)).wait()
+
+    def _is_whole_until(self, at: float) -> asyncio.Event:
+        """Nothing is missing until then; it is so once what was heard is in the journal, too."""
+        done = asyncio.Event()
+
+        async def tell(_: Journal) -> None:
+            self._heard_until = at
+            done.set()
+
+        if self._reconciler.flows:
+            self.lane.then(tell)
+        else:
+            done.set()
+        return done
+
     async def _reconcile(self, rest: TradingRest, account: Account) -> None:
         """Live, once what was missed is told; then keep watch."""
         if await self._reconciler.catch_up(rest):
+            until = round(time(), 6)
+            self._is_whole_until(until)
             await self.lane.drain(HOLD_S)  # whoever hears "live" has heard what was missed
-            self._is_live(account)
+            self._is_live(account, until)
         else:
             self._is_degraded(account)
         await self._reconciler.keep_watch(rest, self._found)
 
-    def _is_live(self, account: Account) -> None:
+    def _is_live(self, account: Account, until: float) -> None:
         self._doubt = None
         self._state.set("live")
         log.info(
@@ -201,26 +248,24 @@ class AccountStream:
             account.id,
             extra=fields(account_id=account.id, environment=self._keys.environment),
         )
-        if (gap := self._outage.ends(round(time(), 6), (), self._epoch)) is not None:
-            self._tell_gap(gap, recovered=True)
+        self._end_outage(until, recovered=True)
 
     def _is_degraded(self, account: Account) -> None:
         """Events flow although nobody knows what was missed: bots are told so."""
         self._doubt = f"what was missed is not known yet: {self._reconciler.trouble}"
         self._state.set("live")
         log.warning("%s account %s: %s", self._keys.label, account.id, self._doubt)
-        if (gap := self._outage.ends(round(time(), 6), (), self._epoch)) is not None:
+        if (gap := self._end_outage(round(time(), 6), recovered=False)) is not None:
             self._missed = [*self._missed[-MOST_MISSED:], gap]
-            self._tell_gap(gap, recovered=False)
 
     def _checked(self) -> None:
         """REST has answered, and everything that it shows is told."""
         missed, self._missed = self._missed, []
         if self._doubt is not None and self.account is not None:
-            self._is_live(self.account)
+            self._is_live(self.account, round(time(), 6))
             self._state.changed()
         for gap in missed:
-            self._tell_gap(structs.replace(gap, again=True), recovered=True)
+            self._on_gap(structs.replace(gap, again=True, recovered=True))
 
     def _found(self, events: int, since: float) -> None:
         """The stream was up and did not bring these events: REST did."""
@@ -228,18 +273,27 @@ class AccountStream:
             return  # they belong to what is told as missed already
         what = "an event" if events == 1 else f"{events} events"
         log.warning("the order stream did not bring %s: REST showed it", what)
-        gap = Gap(
-            began=since,
-            ended=round(time(), 6),
-            symbols=[],
-            reason=f"the order stream did not bring {what}",
-            recovered=True,
-            epoch=self._epoch,
-        )
-        self._tell_gap(gap, recovered=True)
+        outage = Outage()
+        outage.begins(since, (), f"the order stream did not bring {what}")
+        self._tell_gap(outage.ends(round(time(), 6), (), self._epoch), recovered=True)
 
-    def _tell_gap(self, gap: Gap, *, recovered: bool) -> None:
-        self._on_gap(structs.replace(gap, account_id=self.name, recovered=recovered))
+    def _end_outage(self, at: float, *, recovered: bool) -> Gap | None:
+        gap = self._outage.ends(at, (), self._epoch)
+        if gap is not None and (found_at := self._reconciler.missed_since) is not None:
+            gap.began = min(gap.began, found_at)  # what was heard of the stream was not all
+        return self._tell_gap(gap, recovered=recovered)
+
+    def _tell_gap(self, gap: Gap | None, *, recovered: bool) -> Gap | None:
+        """An account's gaps do not overlap: what an earlier one covers is told already."""
+        if gap is None:
+            return None
+        gap.began = round(min(max(gap.began, self._gap_until), gap.ended), 6)
+        gap.account_id, gap.recovered = self.name, recovered
+        if gap.reason == HANDED_OVER:
+            gap.reason += f": no order stream for {gap.ended - gap.began:.1f} s"
+        self._gap_until = gap.ended
+        self._on_gap(gap)
+        return gap
 
     async def _take(self, frame: bytes | str, link: Link, session: TradingSession) -> None:
         """Take one frame: an event goes to be told, anything strange is complained about."""
@@ -267,3 +321,8 @@ class AccountStream:
             sample = frame if isinstance(frame, str) else frame[:600].decode("utf-8", "replace")
             more = self._complaints.more()
             log.warning("an order message was not understood%s: %s", more, sample[:300])
+
+
+def _heard_at(link: Link) -> float:
+    """When a link last brought anything, an answer to a ping included: until then it was whole."""
+    return round(time() - (monotonic() - link.heard_at), 6)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from time import monotonic
+from functools import partial
+from time import monotonic, time
 
 from alpaca_broker.alpaca.order_snapshot import take_snapshot
 from alpaca_broker.alpaca.rest import TradingRest
@@ -37,14 +38,13 @@ RECENT_S = 60.0  # how far the other looks go back
 RETRY_S = 0.5
 SETTLE_EVERY_S = 0.1
 SETTLE_FOR_S = 3.0
-LEFT_FOR_BOTS = 20  # REST calls of the current minute that are not ours to take
-PAUSE_AFTER_429_S = 15.0
-LONGEST_PAUSE_S = 60.0
 UNCHECKED_FOR_S = 120.0  # without an answer of REST an account is degraded
 MOST_HELD = 5_000
 MUTE_LOOKS = 2
+BEGIN_SLACK_S = 2.0  # between Alpaca's clock and its answers' date, which has whole seconds
 
-# What was found by REST alone on a healthy stream: how many events, since when (epoch seconds).
+# What was found by REST alone on a healthy stream: how many events, and when the first of them was,
+# in our epoch seconds.
 OnFound = Callable[[int, float], None]
 
 
@@ -64,15 +64,16 @@ class Reconciler:
         self._book = OrderBook()
         self._restored, self._doubt = asyncio.Event(), asyncio.Event()
         self._account_id = ""
-        self._first_start = False
+        self._first_start = False  # REST has never shown what there was when we began
+        self._begun: float | None = None  # when the account was first followed; Alpaca's time
         self._held: list[OrderEvent] | None = []  # None: events flow
         self._flows_since = 0.0  # Alpaca's time
         self._watermark: float | None = None  # Alpaca's time: what is before it has been told
         self._whole_at = self._heard_at = float("-inf")
         self._checked_at = monotonic()
-        self._not_before = float("-inf")  # Alpaca wants no calls until then
         self._found: list[OrderEvent] = []  # by the last look
         self._unbrought: list[int] = []  # by the looks since the stream's last event
+        self.missed_since: float | None = None  # the first event that catching up found; our time
         self.reconciled: float | None = None  # the watermark, once all before it is journalled
         self.trouble: str | None = None  # why REST is no help
 
@@ -92,6 +93,11 @@ class Reconciler:
         return self._book.recovered
 
     @property
+    def flows(self) -> bool:
+        """Whether everything that the stream has brought is told."""
+        return self._held is None and not self._book.has_holes
+
+    @property
     def unchecked(self) -> str | None:
         """Why nobody knows whether the stream is complete, where that lasts too long."""
         since = monotonic() - self._checked_at
@@ -99,19 +105,25 @@ class Reconciler:
             return None
         return f"not held against REST for {since:.0f} s: {self.trouble or 'the budget is spent'}"
 
-    def restore(self, account_id: str, history: History, watermark: float | None) -> None:
-        """Take up what was told before us. No watermark and no history: the first start ever."""
+    def restore(
+        self, account_id: str, history: History, watermark: float | None, begun: float | None = None
+    ) -> None:
+        """Take up what was told before us. Without a watermark nothing was held against REST yet.
+
+        `begun` is when the account was first followed: what is older was never told.
+        """
         book, self._account_id = self._book, account_id
         for update in history.open_orders:
             book.restore(update, "")
         for update, key in history.entries:
             book.restore(update, key)
-        if watermark is None and history.entries:
+        if watermark is None and begun is None and history.entries:
             watermark = history.entries[-1][0].received_at
-        self._first_start = watermark is None
-        self._watermark = self.reconciled = watermark
+        self._first_start, self._begun = watermark is None, begun
+        self._watermark, self.reconciled = watermark or begun, watermark
         if watermark is not None:
             book.reached(watermark)
+        book.floor = max(book.floor, begun or 0.0)
         if history.trimmed and history.entries:
             first = history.entries[0][0]
             book.floor = max(book.floor, first.received_at, first.timestamp) + SLACK_S
@@ -121,6 +133,8 @@ class Reconciler:
         """A new stream: its events wait for what was missed before, after those that still wait."""
         self._held = self._held or []
         self._unbrought.clear()
+        self._doubt.clear()
+        self.missed_since = None
 
     def hear(self, event: OrderEvent) -> None:
         """The stream has brought an event."""
@@ -143,20 +157,34 @@ class Reconciler:
     async def catch_up(self, rest: TradingRest) -> bool:
         """Tell what was missed, then let events flow; False where REST was no help in time."""
         await self._restored.wait()
-        if self._first_start:
-            self._book.floor = rest.now()
+        if self._first_start and self._begun is None:
+            self._begun = self._watermark = self._book.floor = rest.now()
+            self._lane.then(partial(Journal.begin, at=self._begun))
         whole = False
         try:
             async with asyncio.timeout(HOLD_S):
-                whole = await self._try_to_look(rest, whole=True)
+                whole = await self._catch_up_by(rest)
                 while not whole:
-                    await asyncio.sleep(max(RETRY_S, self._pause_for(rest)))
-                    whole = await self._try_to_look(rest, whole=True)
+                    await asyncio.sleep(RETRY_S)
+                    whole = await self._catch_up_by(rest)
         except TimeoutError:
             self._failed("no answer in time")
         self._flows_since = rest.now()
         self._flow()
         return whole
+
+    async def _catch_up_by(self, rest: TradingRest) -> bool:
+        try:
+            return await self._try_to_look(rest, whole=True)
+        finally:
+            if self._found:
+                first = self._first_found(rest)
+                self.missed_since = min(self.missed_since or first, first)
+
+    def _first_found(self, rest: TradingRest) -> float:
+        """When the first event that the last look found was, by our clock."""
+        first = min(event.update.timestamp for event in self._found)
+        return first + time() - rest.now()
 
     async def keep_watch(self, rest: TradingRest, on_found: OnFound) -> None:
         """Hold the stream against REST, again and again, until cancelled.
@@ -165,13 +193,12 @@ class Reconciler:
             UpstreamUnavailable: the stream is connected, but mute.
         """
         while True:
-            await self._pause(rest)
+            await self._pause()
             self._doubt.clear()
-            since = self._watermark
             is_whole = monotonic() - self._whole_at >= WHOLE_EVERY_S or self.trouble is not None
             done = await self._try_to_look(rest, whole=is_whole)
             if self._found:
-                on_found(len(self._found), since or rest.now())
+                on_found(len(self._found), self._first_found(rest))
             if done:
                 self._on_checked()
             self._judge()
@@ -189,8 +216,6 @@ class Reconciler:
         try:
             done = await self._look(rest, whole=whole)
         except (UpstreamRefused, UpstreamUnavailable) as error:
-            if isinstance(error, UpstreamRefused) and error.too_many_requests:
-                self._not_before = monotonic() + PAUSE_AFTER_429_S
             self._failed(str(error))
             return False
         if done:
@@ -226,10 +251,9 @@ class Reconciler:
             self._budget.spend(rest.calls - calls, monotonic())
         if self._first_start and snapshot.complete:
             self._first_start = False
-            self._book.begin(snapshot)
+            self._book.begin(snapshot, (self._begun or now) + BEGIN_SLACK_S)
             self._lane.then(Journal.reopen)
-        else:
-            await self._settle(snapshot)
+        await self._settle(snapshot)
         if gone := self._book.looked_up(snapshot, monotonic()):
             log.warning("%d open orders are unknown to Alpaca: was the account reset?", len(gone))
             self._lane.then(Journal.reopen)
@@ -256,7 +280,8 @@ class Reconciler:
             found = self._book.reconcile(snapshot, monotonic(), self._held or ())
             self._found += [event for event in found if event.update.source == "reconcile"]
             self._tell(found)
-            if not self._book.waits or monotonic() >= until:
+            # Where an event waits for one that the snapshot is too old to show: a new one, now.
+            if not self._book.waits or monotonic() >= until or self._doubt.is_set():
                 return
             await asyncio.sleep(SETTLE_EVERY_S)
 
@@ -298,7 +323,7 @@ class Reconciler:
             log.warning("orders cannot be held against REST: %s", text)
         self.trouble = text
 
-    async def _pause(self, rest: TradingRest) -> None:
+    async def _pause(self) -> None:
         """Until the next look: soon while something is going on or is missing, seldom otherwise."""
         busy = (
             self._book.open_count
@@ -306,17 +331,14 @@ class Reconciler:
             or self.trouble is not None
             or monotonic() - self._heard_at < BUSY_FOR_S
         )
+        await self._doubt_within(BUSY_EVERY_S if busy else QUIET_EVERY_S)
+        await self._doubt_within(self._budget.wait(CALLS_A_LOOK, monotonic()))
+        # Whoever waits for a lost event waits five seconds: the budget is paid back later.
+        await asyncio.sleep(self._budget.wait(CALLS_A_LOOK, monotonic(), urgent=True))
+
+    async def _doubt_within(self, seconds: float) -> None:
         try:
-            async with asyncio.timeout(BUSY_EVERY_S if busy else QUIET_EVERY_S):
+            async with asyncio.timeout(seconds):
                 await self._doubt.wait()
         except TimeoutError:
             pass
-        await asyncio.sleep(self._pause_for(rest))
-        await asyncio.sleep(self._budget.wait(CALLS_A_LOOK, monotonic()))
-
-    def _pause_for(self, rest: TradingRest) -> float:
-        """Seconds for which Alpaca wants no calls, or the rest of them belongs to the bots."""
-        pause = self._not_before - monotonic()
-        if rest.remaining is not None and rest.remaining < LEFT_FOR_BOTS and rest.resets_at:
-            pause = max(pause, rest.resets_at - rest.now())
-        return min(max(0.0, pause), LONGEST_PAUSE_S)
