@@ -135,6 +135,22 @@ async def test_what_was_missed_is_recovered_and_said() -> None:
     assert len(rest.calls) == 1
 
 
+async def test_what_one_gap_brought_the_next_one_does_not_bring_again() -> None:
+    """A second later the link ended again, and the margin of that gap reaches into the first."""
+    began = time() - 30
+    stage = Stage()
+    stage.follow({"AAPL"})
+    day = [trade(began + n, n) for n in range(23)]
+    rest = PastStub({"AAPL": day})
+    async with running(stage, rest):
+        stage.backfill.begins()
+        stage.backfill.ends(stage.gap(began, "AAPL"))  # to + 10
+        stage.backfill.begins()
+        stage.backfill.ends(stage.gap(began + 11, "AAPL"))
+        await stage.told(2)
+    assert [number for _, number in stage.trades] == list(range(23))
+
+
 async def test_the_last_word_comes_after_what_it_speaks_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

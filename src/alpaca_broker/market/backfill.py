@@ -38,6 +38,7 @@ from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 
 log = logging.getLogger(__name__)
 
+ROUNDED_S = 0.001  # REST's times are finer than ours
 SETTLES_WITHIN_S = 3.0  # after that nothing of before the reconnect is still on its way
 WITHIN_S = 180.0  # one recovery
 CALLS_PER_MINUTE, CALLS_AT_ONCE = 30, 10  # of the 200 that all of an account's users share
@@ -256,7 +257,7 @@ class Backfill:
         earlier = 60.0 if kind is self.bars else 0.0
         span = {
             "start": _rfc3339(starts - earlier),
-            "end": _rfc3339(gap.ended + ahead + SETTLES_WITHIN_S),
+            "end": _rfc3339(max(seam.ends_at(s, gap.ended, ahead) for s in symbols) + ROUNDED_S),
             "limit": str(min(MOST_ROWS, self._most + 2 * EDGE) if len(symbols) == 1 else MOST_ROWS),
         }
         for attempt in range(1, ATTEMPTS + 1):
@@ -277,8 +278,10 @@ class Backfill:
     async def _publish(self, kind: Kind, symbol: str, rows: list[Any]) -> None:
         for first in range(0, len(rows), ROWS_AT_ONCE):
             await self._after_what_is_live()
-            for row in rows[first : first + ROWS_AT_ONCE]:
+            some = rows[first : first + ROWS_AT_ONCE]
+            for row in some:
                 kind.publish(symbol, row)
+            kind.edges.recovered(symbol, (key for row in some if (key := kind.key(row))))
 
     async def _after_what_is_live(self) -> None:
         while True:
