@@ -23,6 +23,7 @@ from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.bus.redis_client import connect
 from alpaca_broker.bus.registrar import Registrar, Rules
 from alpaca_broker.control import Control, MakeRest
+from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.core.feeds import Feed, Feeds, Topic
 from alpaca_broker.core.lease import fingerprints
@@ -87,9 +88,9 @@ class AlpacaBroker:
             compose=self.status,
             on_lead=self._lead,
             on_loss=self._unlead,
-            rest=_trading_rest(settings) if settings.check_symbols else None,
+            rest=_trading_rests(settings)[0] if settings.check_symbols else None,
         )
-        hours = MarketHours(_trading_rest(settings))
+        hours = MarketHours(_trading_rests(settings))
         self._prices = PriceProducer(
             tuple(
                 MarketFeed(
@@ -302,8 +303,13 @@ def _canary(symbol: str, feeds: Feeds, feed: Feed) -> Topic | None:
     return topic if symbol and feeds.of(topic) is feed and feeds.have(topic) else None
 
 
-def _trading_rest(settings: Settings) -> MakeRest:
-    keys = settings.key_pairs()[0]
+def _trading_rests(settings: Settings) -> list[MakeRest]:
+    """Each account's, first that of the keys for market data."""
+    first, pairs = settings.data_keys(), settings.key_pairs()
+    return [_trading_rest(settings, p) for p in (first, *(p for p in pairs if p != first))]
+
+
+def _trading_rest(settings: Settings, keys: KeyPair) -> MakeRest:
     url = settings.trading_url(keys.environment)
     return lambda http: TradingRest(http, url, keys)
 

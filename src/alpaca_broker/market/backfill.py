@@ -273,7 +273,7 @@ class Backfill:
 
     def _ahead(self) -> float:
         """What to add to our time for that of what the feed brings."""
-        return self._hours.by_alpaca(0.0) - DELAYS_S.get(self._feed, NO_DELAY)[0]
+        return self._hours.ahead_s - DELAYS_S.get(self._feed, NO_DELAY)[0]
 
     async def _publish(self, kind: Kind, symbol: str, rows: list[Any]) -> None:
         for first in range(0, len(rows), ROWS_AT_ONCE):
