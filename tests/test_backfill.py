@@ -277,6 +277,35 @@ async def test_a_feed_without_history_says_so() -> None:
     assert rest.calls == []
 
 
+async def test_while_nobody_knows_how_late_a_feed_is_nothing_is_recovered() -> None:
+    """What is still to come would come twice, and what was missed would not be asked for."""
+    stage, rest = Stage("indicative"), PastStub({"AAPL": [trade(time() - 15, 1)]})
+    stage.backfill._delay_s = lambda: None
+    stage.follow({"AAPL"})
+    stage.backfill.begins()
+    async with running(stage, rest):
+        stage.backfill.ends(stage.gap(time() - 20, "AAPL"))
+        (gap,) = await stage.told(1)
+    assert (gap.recovered, stage.trades, rest.calls) == (False, [], [])
+    assert "how late this feed is" in gap.reason
+
+
+async def test_of_a_late_feed_what_it_would_have_brought_is_recovered() -> None:
+    """That is a quarter of an hour old."""
+    began = time() - 20
+    day = [trade(began + n - 900, n) for n in range(-5, 20)]
+    stage, rest = Stage("delayed_sip"), PastStub({"AAPL": [*day, trade(began + 5, 99)]})
+    stage.backfill._delay_s = lambda: 900.0
+    stage.follow({"AAPL"})
+    for one in day[:4]:
+        stage.backfill.trades.edges.note("AAPL", key_of(one))
+    stage.backfill.begins()
+    async with running(stage, rest):
+        stage.backfill.ends(stage.gap(began, "AAPL"))
+        await stage.told(1)
+    assert [number for _, number in stage.trades] == list(range(-1, 12))
+
+
 async def test_a_recovery_that_takes_too_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the next gap has its turn."""
     monkeypatch.setattr(module, "WITHIN_S", 0.05)

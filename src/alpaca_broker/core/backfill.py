@@ -14,7 +14,10 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from alpaca_broker.core.market_hours import DELAYS_S, NO_DELAY
+
 EDGE = 128  # things remembered on each side, for each symbol
+LATENESS_OF = 8  # trades that tell how late a feed is
 MARGIN_S = 2.0  # what happened so long before a cut may still have been on its way
 MINUTE_S = 60.0
 NO_LONGER_VALID = frozenset({"canceled", "incorrect"})
@@ -161,6 +164,29 @@ class Edges:
         """What was missed is known, or will never be."""
         if seam in self._open:
             self._open.remove(seam)
+
+
+class Lateness:
+    """How late a feed is: stated, or, where that is not known, seen of the last trades it brought.
+
+    The least of them counts: a trade may have been reported late by itself.
+    """
+
+    def __init__(self, feed: str) -> None:
+        self._least, self._most = DELAYS_S.get(feed, NO_DELAY)
+        self._seen: deque[float] = deque(maxlen=LATENESS_OF)
+        self.is_to_be_seen = self._least < self._most
+
+    def seen(self, late_s: float) -> None:
+        """So long after it had traded a trade came."""
+        self._seen.append(late_s)
+
+    @property
+    def delay_s(self) -> float | None:
+        """None where it is not known yet."""
+        if not self.is_to_be_seen:
+            return self._least
+        return min(max(min(self._seen), self._least), self._most) if self._seen else None
 
 
 def still_valid(update: str | None) -> bool:
