@@ -123,6 +123,18 @@ def test_trades_without_ids_are_told_apart_by_what_they_are() -> None:
     assert seam.missed("AAPL", keyed(day), (epoch(10), epoch(20)), 9)[0] == day[1:]
 
 
+def test_prints_without_ids_that_are_the_same_are_missed_as_often_as_they_happened() -> None:
+    """A sweep fills several times at one price in one microsecond: one was heard, two were not."""
+    remembered = edges()
+    remembered.note("AAPL", key_of(at(9.5)))
+    seam = remembered.cut()
+    day = [*[at(9.5)] * 3, *[at(11)] * 2, at(12)]
+    found, _ = seam.missed("AAPL", keyed(day), (epoch(10), epoch(20)), 9)
+    assert found == day[1:]
+    remembered.recovered("AAPL", map(key_of, found))
+    assert remembered.cut().missed("AAPL", keyed(day), (epoch(10), epoch(20)), 9)[0] == []
+
+
 def test_nothing_from_before_a_symbol_was_followed_is_recovered() -> None:
     """It was subscribed half a second before the cut."""
     remembered = Edges()

@@ -9,7 +9,7 @@ arguments.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -109,15 +109,28 @@ class Seam:
         *,
         ahead_s: float = 0.0,
     ) -> tuple[list[H], bool]:
-        """What was missed, oldest first, and whether older ones were cut off at `most`."""
+        """What was missed, oldest first, and whether older ones were cut off at `most`.
+
+        What has no id may have happened twice in the same way (prints of an option), and is then
+        missed as often as it is not known.
+        """
         began, ended = span
         after = self._after.get(symbol, [])
         start = self.starts_at(symbol, began, ahead_s)
         end = self.ends_at(symbol, ended, ahead_s)
-        known = {*self._before.get(symbol, ()), *after, *self._recovered.get(symbol, ())}
-        missed = {key: one for key, one in found if start <= key[0] <= end and key not in known}
-        rows = [missed[key] for key in sorted(missed, key=lambda key: (key[0], key[1] or 0))]
-        return rows[-most:], len(rows) > most
+        known = Counter((*self._before.get(symbol, ()), *after, *self._recovered.get(symbol, ())))
+        missed: list[tuple[Key, H]] = []
+        for key, one in found:
+            if not start <= key[0] <= end:
+                continue
+            has_id = key[1] is not None
+            if known[key]:
+                known[key] -= not has_id
+                continue
+            known[key] += has_id  # REST may show it twice
+            missed.append((key, one))
+        missed.sort(key=lambda pair: (pair[0][0], pair[0][1] or 0))
+        return [one for _, one in missed[-most:]], len(missed) > most
 
 
 class Edges:

@@ -237,7 +237,8 @@ class Backfill:
                 continue
             for symbol in group:
                 rows = (page.found or {}).get(symbol, [])
-                keyed = [(key, row) for row in rows if (key := kind.key(row)) is not None]
+                # The newest came first: what happened at the same time keeps its order.
+                keyed = [(key, row) for row in reversed(rows) if (key := kind.key(row)) is not None]
                 span = (gap.began, gap.ended)
                 missed, cut = seam.missed(symbol, keyed, span, self._most, ahead_s=ahead)
                 if cut or page.more:
