@@ -123,6 +123,7 @@ class MarketFeed:
             refused={shown(t): code for t, code in islice(refused.items(), MOST_REFUSED)},
             refused_total=len(refused),
             skipped=self._lanes.skipped if self._lanes else 0,
+            turned_away=self._lanes.turned_away if self._lanes else 0,
         )
 
     @property
