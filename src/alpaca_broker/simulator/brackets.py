@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from alpaca_broker.simulator.instruments import SHARE
 from alpaca_broker.simulator.orders import Bracket, Order, OrderRequest, invalid, positive
 
 
@@ -34,6 +35,8 @@ def check(request: OrderRequest) -> None:
     """What Alpaca asks of the entry of a bracket. Raises `OrderRefused` with 422."""
     if request.bracket is None:
         return
+    if request.instrument is not SHARE:
+        raise invalid(f"no bracket orders of {request.instrument.asset_class}")
     if request.type not in {"market", "limit"} or request.time_in_force not in {"day", "gtc"}:
         raise invalid("the entry of a bracket must be a DAY or GTC market or limit order")
     if request.extended_hours or request.qty is None or request.qty % 1:

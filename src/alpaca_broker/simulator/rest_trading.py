@@ -15,6 +15,7 @@ from alpaca_broker.simulator.accounts import Account, account_json, position_jso
 from alpaca_broker.simulator.brackets import bracket_of
 from alpaca_broker.simulator.coins import COINS
 from alpaca_broker.simulator.exchange import Exchange
+from alpaca_broker.simulator.instruments import instrument_of, spelled
 from alpaca_broker.simulator.orders import (
     Order,
     OrderRefused,
@@ -73,7 +74,9 @@ class TradingApi:
     async def _account(self, request: web.Request) -> web.Response:
         account = self._of(request)
         values = {
-            symbol: held.qty * (self._exchange.price(symbol) or held.average)
+            symbol: held.qty
+            * (self._exchange.price(symbol) or held.average)
+            * instrument_of(symbol).multiplier
             for symbol, held in account.positions.items()
         }
         return answer(account_json(account, values, self._exchange.buying_power(account)))
@@ -182,7 +185,7 @@ class TradingApi:
         return order
 
     def _held_symbol(self, request: web.Request) -> str:
-        name = request.match_info["symbol"]
+        name = spelled(request.match_info["symbol"])
         for symbol in self._of(request).positions:
             if name in (symbol, asset_id(symbol)):
                 return symbol
@@ -201,7 +204,7 @@ class TradingApi:
             "symbol": symbol,
             "side": side,
             "type": "market",
-            "time_in_force": "day",
+            "time_in_force": "gtc" if instrument_of(symbol).always_open else "day",
             "qty": qty or str(abs(held)),
         }
         if percentage:
