@@ -12,11 +12,13 @@ from alpaca.trading.enums import (
     OrderClass,
     OrderSide,
     OrderStatus,
+    OrderType,
     QueryOrderStatus,
     TimeInForce,
 )
 from alpaca.trading.models import Order, TradeUpdate
 from alpaca.trading.requests import (
+    GetOrderByIdRequest,
     GetOrdersRequest,
     LimitOrderRequest,
     MarketOrderRequest,
@@ -65,6 +67,95 @@ def test_a_bracket_with_its_legs(client: TradingClient) -> None:
     client.cancel_order_by_id(placed.id)
     (ended,) = client.get_orders(GetOrdersRequest(status=QueryOrderStatus.CLOSED, nested=True))
     assert {leg.status for leg in ended.legs} == {OrderStatus.CANCELED}
+
+
+def terms(order: Any) -> dict[str, Any]:
+    """What the SDK would send, but for what orders by hand have as arguments."""
+    fields: dict[str, Any] = order.to_request_fields()
+    return {name: fields[name] for name in fields if name not in {"symbol", "qty", "side"}}
+
+
+@pytest.mark.parametrize(
+    ("exits", "leg_type"),
+    [
+        ({"take_profit": TakeProfitRequest(limit_price=500)}, OrderType.LIMIT),
+        ({"stop_loss": StopLossRequest(stop_price=5)}, OrderType.STOP),
+        ({"stop_loss": StopLossRequest(stop_price=5, limit_price=4)}, OrderType.STOP_LIMIT),
+    ],
+    ids=["take profit", "stop loss", "stop limit"],
+)
+def test_an_entry_with_one_exit(
+    simulator: SimulatorThread, client: TradingClient, exits: Any, leg_type: OrderType
+) -> None:
+    """OTO: the exit is held, then new as soon as the entry has filled."""
+    key = client._api_key
+    hand = simulator.call(simulator.simulator.by_hand, key)
+    order = market_order(
+        "AAPL", OrderSide.BUY, TimeInForce.GTC, qty=2, order_class=OrderClass.OTO, **exits
+    )
+    entry = simulator.call(lambda: hand.place("AAPL", 2, **terms(order)))
+    placed = client.get_order_by_id(entry, GetOrderByIdRequest(nested=True))
+    (leg,) = placed.legs
+    assert (placed.order_class, leg.order_class) == (OrderClass.OTO, OrderClass.OTO)
+    assert (leg.type, leg.side, leg.status) == (leg_type, OrderSide.SELL, OrderStatus.HELD)
+    simulator.call(hand.fill, entry)
+    assert client.get_order_by_id(leg.id).status is OrderStatus.NEW
+    simulator.call(hand.fill, str(leg.id))
+    assert client.get_all_positions() == []
+    events = [u["event"] for u in simulator.call(simulator.simulator.ledger, account_id_of(key))]
+    assert events == ["new", "held", "fill", "new", "fill"]
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["take profit", "stop loss"])
+@pytest.mark.parametrize("end", ["fill", "cancel"])
+def test_of_two_exits_one_ends_the_other(
+    simulator: SimulatorThread, client: TradingClient, first: int, end: str
+) -> None:
+    """OCO: both are new at once; whichever ends takes the other with it."""
+    key = client._api_key
+    hand = simulator.call(simulator.simulator.by_hand, key)
+    exits = LimitOrderRequest(
+        symbol="AAPL", qty=2, side=OrderSide.SELL, time_in_force=TimeInForce.GTC,
+        order_class=OrderClass.OCO, take_profit=TakeProfitRequest(limit_price=500),
+        stop_loss=StopLossRequest(stop_price=5),
+    )  # fmt: skip
+    profit = simulator.call(lambda: hand.place("AAPL", 2, "sell", **terms(exits)))
+    placed = client.get_order_by_id(profit, GetOrderByIdRequest(nested=True))
+    (loss,) = placed.legs
+    assert (placed.type, placed.limit_price, placed.status) == ("limit", "500", "new")
+    assert (loss.type, loss.side, loss.stop_price, loss.status) == ("stop", "sell", "5", "new")
+    assert {placed.order_class, loss.order_class} == {OrderClass.OCO}
+    pair = [profit, str(loss.id)]
+    simulator.call(getattr(hand, end), pair[first])
+    ended, other = (client.get_order_by_id(pair[n]) for n in (first, 1 - first))
+    assert ended.status is (OrderStatus.FILLED if end == "fill" else OrderStatus.CANCELED)
+    assert other.status is OrderStatus.CANCELED
+    updates = simulator.call(simulator.simulator.ledger, account_id_of(key))
+    assert [TradeUpdate(**u).event for u in updates[2:]] == [
+        ended.status.value.replace("filled", "fill"),
+        "canceled",
+    ]
+
+
+def test_the_markets_trades_decide_which_exit_it_is() -> None:
+    """Placed over REST for shares that are held: the stop triggers, the limit is canceled."""
+    with SimulatorThread(SimulatorOptions(rest_limit_per_min=None, rate=0.001)) as simulator:
+        client = TradingClient("PKOCO", "secret", url_override=simulator.url)
+        bought = filled(client, market_order("AAPL", OrderSide.BUY, TimeInForce.DAY, qty=2))
+        price = float(bought.filled_avg_price)
+        exits = LimitOrderRequest(
+            symbol="AAPL", qty=2, side=OrderSide.SELL, time_in_force=TimeInForce.GTC,
+            order_class=OrderClass.OCO,
+            take_profit=TakeProfitRequest(limit_price=round(price * 2, 2)),
+            stop_loss=StopLossRequest(stop_price=round(price / 2, 2)),
+        )  # fmt: skip
+        placed = client.submit_order(exits)
+        fall = {"T": "t", "S": "AAPL", "p": round(price / 3, 2), "s": 100}
+        simulator.call(simulator.simulator.emit, "iex", fall)
+        eventually(lambda: client.get_order_by_id(placed.id).status is OrderStatus.CANCELED)
+        assert client.get_order_by_id(placed.legs[0].id).status is OrderStatus.FILLED
+        assert client.get_all_positions() == []
+        client._session.close()
 
 
 def market_order(symbol: str, side: OrderSide, until: TimeInForce, **more: Any) -> Any:

@@ -129,7 +129,7 @@ class Exchange:
         self._last_submission += len(order.legs)
         self._list(account, order, "new")
         for leg in order.legs:
-            self._list(account, leg, "held")
+            self._list(account, leg, leg.status)
         return order
 
     def _made(self, request: OrderRequest, submitted_ns: int | None = None) -> Order:
@@ -283,11 +283,12 @@ class Exchange:
             self._follow(account, order)
 
     def _follow(self, account: Account, ended: Order) -> None:
-        """What the end of an order means for its bracket."""
+        """What the end of an order means for those that belong to it."""
+        of_equals = ended.parent is not None or ended.order_class == brackets.OCO
         for leg in brackets.open_legs(ended):
             if not leg.open:
                 continue  # ended with the leg before
-            if ended.parent is not None or not ended.filled_qty:
+            if of_equals or not ended.filled_qty:
                 self.end(account, leg, "canceled")
             elif leg.status == "held":
                 leg.status, leg.qty = "new", ended.filled_qty

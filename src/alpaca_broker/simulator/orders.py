@@ -55,11 +55,12 @@ def number(value: Decimal | None) -> str | None:
 
 @dataclass(frozen=True)
 class Bracket:
-    """The prices of the two exits of a bracket order."""
+    """The prices of the exits that belong together, or to an entry."""
 
-    take_profit: Decimal
-    stop: Decimal
+    take_profit: Decimal | None
+    stop: Decimal | None
     stop_limit: Decimal | None
+    order_class: str = "bracket"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +180,8 @@ class Order:
     @property
     def order_class(self) -> str:
         """What it is part of."""
-        return "bracket" if self.legs or self.parent else "simple"
+        bracket = (self.parent or self).request.bracket
+        return bracket.order_class if bracket else "simple"
 
     def as_json(self, *, nested: bool = False) -> dict[str, Any]:
         """The order as the API shows it [D OLD orders.md; OAS; S PY44]; `nested` with its legs."""

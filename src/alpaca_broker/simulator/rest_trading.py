@@ -12,7 +12,7 @@ from aiohttp import web
 
 from alpaca_broker.simulator import calendar, rest_lists
 from alpaca_broker.simulator.accounts import Account, account_json, position_json
-from alpaca_broker.simulator.brackets import bracket_of
+from alpaca_broker.simulator.brackets import request_of
 from alpaca_broker.simulator.coins import COINS
 from alpaca_broker.simulator.exchange import Exchange
 from alpaca_broker.simulator.instruments import instrument_of, spelled
@@ -94,8 +94,7 @@ class TradingApi:
 
     async def _submit(self, request: web.Request) -> web.Response:
         body = await body_of(request)
-        order_request = OrderRequest.parse(body, bracket_of(body))
-        order = self._exchange.submit(self._of(request), order_request)
+        order = self._exchange.submit(self._of(request), request_of(body))
         return answer(order.as_json(nested=True))
 
     async def _orders(self, request: web.Request) -> web.Response:
