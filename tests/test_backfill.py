@@ -267,6 +267,7 @@ async def test_a_rest_that_stumbles_is_asked_again(error: BrokerError) -> None:
 async def test_a_feed_without_history_says_so() -> None:
     """No call is made for it."""
     stage, rest = Stage("overnight"), PastStub({})
+    stage.backfill._delay_s = lambda: None  # nor does it matter how late it is
     stage.follow({"AAPL"})
     stage.backfill.begins()
     async with running(stage, rest):

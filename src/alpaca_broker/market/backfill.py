@@ -219,11 +219,12 @@ class Backfill:
         symbols = kind.hit_by(gap)
         outcome.fails(symbols[MOST_FOLLOWED:], f"of {MOST_FOLLOWED:,} symbols at most")
         todo = symbols[:MOST_FOLLOWED]
-        if (delay_s := self._delay_s()) is None:
+        delay_s = self._delay_s()
+        if delay_s is None and history(self._feed, kind.name) is not None:
             outcome.fails(todo, LATE)
             return
         # What to add to our time for that of what the feed brings.
-        ahead = self._hours.ahead_s - delay_s
+        ahead = self._hours.ahead_s - (delay_s or 0.0)
         alone = False
         while todo:
             group = todo[: 1 if alone else SYMBOLS_AT_ONCE]
