@@ -135,6 +135,22 @@ async def test_what_was_missed_is_recovered_and_said() -> None:
     assert len(rest.calls) == 1
 
 
+async def test_what_one_gap_brought_the_next_one_does_not_bring_again() -> None:
+    """A second later the link ended again, and the margin of that gap reaches into the first."""
+    began = time() - 30
+    stage = Stage()
+    stage.follow({"AAPL"})
+    day = [trade(began + n, n) for n in range(23)]
+    rest = PastStub({"AAPL": day})
+    async with running(stage, rest):
+        stage.backfill.begins()
+        stage.backfill.ends(stage.gap(began, "AAPL"))  # to + 10
+        stage.backfill.begins()
+        stage.backfill.ends(stage.gap(began + 11, "AAPL"))
+        await stage.told(2)
+    assert [number for _, number in stage.trades] == list(range(23))
+
+
 async def test_the_last_word_comes_after_what_it_speaks_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -251,6 +267,7 @@ async def test_a_rest_that_stumbles_is_asked_again(error: BrokerError) -> None:
 async def test_a_feed_without_history_says_so() -> None:
     """No call is made for it."""
     stage, rest = Stage("overnight"), PastStub({})
+    stage.backfill._delay_s = lambda: None  # nor does it matter how late it is
     stage.follow({"AAPL"})
     stage.backfill.begins()
     async with running(stage, rest):
@@ -259,6 +276,35 @@ async def test_a_feed_without_history_says_so() -> None:
     assert not gap.recovered
     assert "no history of this feed" in gap.reason
     assert rest.calls == []
+
+
+async def test_while_nobody_knows_how_late_a_feed_is_nothing_is_recovered() -> None:
+    """What is still to come would come twice, and what was missed would not be asked for."""
+    stage, rest = Stage("indicative"), PastStub({"AAPL": [trade(time() - 15, 1)]})
+    stage.backfill._delay_s = lambda: None
+    stage.follow({"AAPL"})
+    stage.backfill.begins()
+    async with running(stage, rest):
+        stage.backfill.ends(stage.gap(time() - 20, "AAPL"))
+        (gap,) = await stage.told(1)
+    assert (gap.recovered, stage.trades, rest.calls) == (False, [], [])
+    assert "how late this feed is" in gap.reason
+
+
+async def test_of_a_late_feed_what_it_would_have_brought_is_recovered() -> None:
+    """That is a quarter of an hour old."""
+    began = time() - 20
+    day = [trade(began + n - 900, n) for n in range(-5, 20)]
+    stage, rest = Stage("delayed_sip"), PastStub({"AAPL": [*day, trade(began + 5, 99)]})
+    stage.backfill._delay_s = lambda: 900.0
+    stage.follow({"AAPL"})
+    for one in day[:4]:
+        stage.backfill.trades.edges.note("AAPL", key_of(one))
+    stage.backfill.begins()
+    async with running(stage, rest):
+        stage.backfill.ends(stage.gap(began, "AAPL"))
+        await stage.told(1)
+    assert [number for _, number in stage.trades] == list(range(-1, 12))
 
 
 async def test_a_recovery_that_takes_too_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:

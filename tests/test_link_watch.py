@@ -36,6 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_watch, "ANSWER_WITHIN_S", 0.1)
     monkeypatch.setattr(health, "ARRIVES_WITHIN_S", 0.05)
     monkeypatch.setattr(health, "TOLD_FOR_S", 0.05)
+    monkeypatch.setattr(health, "SLACK_S", 0.1)
     monkeypatch.setattr(health, "AFTER_A_FAILURE_S", 0.1)
     monkeypatch.setattr(health, "RECORD_AT_LEAST_S", 0.2)
     monkeypatch.setattr(health, "QUESTIONS_PER_MINUTE", 1000)
@@ -183,13 +184,49 @@ async def test_the_canary_is_asked_about_first() -> None:
     assert len(link.asked[0]) == 100
 
 
-async def test_a_delayed_feed_is_late_and_not_mute() -> None:
-    """REST shows the time of the trade; the feed brings it 15 minutes later."""
+@pytest.mark.parametrize("hours_off", [-6, 6])
+async def test_a_step_of_our_clock_blinds_nobody(hours_off: int) -> None:
+    """The last data came before the clock was set: REST's trade counts all the same."""
+    link = FakeLink(last_data=time() + hours_off * 3600, rest={"AAPL": time() + 60})
+    async with watching(link, await in_session()) as (_, task):
+        with pytest.raises(UpstreamUnavailable, match="mute"):
+            await task
+
+
+@pytest.mark.parametrize("feed", ["delayed_sip", "overnight", "indicative"])
+async def test_a_delayed_feed_is_late_and_not_mute(
+    feed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What REST shows is still to come, however much it is; mute is who is later than that."""
+    monkeypatch.setitem(QUICK, Phase.EXTENDED, QUICK[Phase.REGULAR])
+    hours = await in_session()
+    monkeypatch.setattr(hours, "phase", lambda feed: Phase.EXTENDED)
+    link = FakeLink(last_data=time() - 30)
+    async with watching(link, hours, feed=feed) as (watch, task):
+        for late_s in (880, 60, 0):
+            link.rest = {"AAPL": time() - late_s}
+            asked = len(link.asked)
+            await reached(lambda asked=asked: len(link.asked) >= asked + 3)
+            assert watch.trouble is None
+            assert not task.done()
+
+
+async def test_a_delayed_feed_that_brought_all_that_was_due_is_fine() -> None:
+    """The trade was before the silence, the delay counted in."""
     link = FakeLink(last_data=time() - 30, rest={"AAPL": time() - 960})
     async with watching(link, await in_session(), feed="delayed_sip") as (watch, task):
         await reached(lambda: len(link.asked) >= 3)
         assert watch.trouble is None
-        link.rest = {"AAPL": time() - 900 + 60}
+        assert not task.done()
+
+
+async def test_a_delayed_feed_that_does_not_bring_what_was_due_is_mute() -> None:
+    """It was to come a moment ago, after the last data."""
+    link = FakeLink(last_data=time(), rest={})
+    async with watching(link, await in_session(), feed="delayed_sip") as (watch, task):
+        await reached(lambda: link.asked)
+        assert watch.trouble is None
+        link.rest = {"AAPL": time() - 900 + 0.2}
         with pytest.raises(UpstreamUnavailable, match="mute"):
             await task
 

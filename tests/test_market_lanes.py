@@ -62,6 +62,7 @@ def test_a_symbol_too_many_is_said_once(
         lanes.prices.publish(Trade(symbol, 1.5, AT), 1.0)
         lanes.others.publish(Quote(symbol, AT), 1.0)
     assert [told["symbol"] for told in publisher.told] == ["A"] * 4
+    assert lanes.turned_away == 4
     assert ["B" in record.getMessage() for record in caplog.records] == [True, True]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from alpaca_broker.broker import _trading_rests
 from alpaca_broker.errors import ConfigError
 from alpaca_broker.settings import Settings, load_settings, read_settings
 
@@ -72,6 +73,17 @@ def test_live_keys_serve_the_data_unless_told_otherwise(env_file: Path) -> None:
     assert [p.environment for p in load_settings(env_file).key_pairs()] == ["paper", "live"]
     env_file.write_text(env_file.read_text() + "ALPACA_DATA_ACCOUNT=paper\n")
     assert load_settings(env_file).data_keys().key_id == "PK1"
+
+
+def test_the_markets_hours_are_asked_for_with_the_keys_of_market_data(env_file: Path) -> None:
+    """At the address of their environment; with those of other accounts only after them."""
+    env_file.write_text(KEYS + "ALPACA_API_KEY_ID=AK1\nALPACA_API_SECRET_KEY=x\n")
+    settings = load_settings(env_file)
+    rests = [make(None) for make in _trading_rests(settings)]  # type: ignore[arg-type]
+    assert [(rest._headers["APCA-API-KEY-ID"], rest._base) for rest in rests] == [
+        ("AK1", settings.alpaca_live_url),
+        ("PK1", settings.alpaca_paper_url),
+    ]
 
 
 def test_named_accounts_are_read_from_both_places(

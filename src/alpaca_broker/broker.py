@@ -97,9 +97,9 @@ class AlpacaBroker:
             compose=self.status,
             on_lead=self._lead,
             on_loss=self._unlead,
-            rest=self._trading_rest(settings.key_pairs()[0]) if settings.check_symbols else None,
+            rest=self._trading_rests()[0] if settings.check_symbols else None,
         )
-        hours = MarketHours(self._trading_rest(settings.key_pairs()[0]))
+        hours = MarketHours(self._trading_rests())
         self._prices = PriceProducer(
             tuple(
                 MarketFeed(
@@ -291,6 +291,11 @@ class AlpacaBroker:
 
     def _quota(self, keys: KeyPair) -> Quota:
         return self._quotas.of(keys.key_id, self._settings.trading_url(keys.environment))
+
+    def _trading_rests(self) -> list[MakeRest]:
+        """Each account's, first that of the keys for market data."""
+        first, pairs = self._settings.data_keys(), self._settings.key_pairs()
+        return [self._trading_rest(p) for p in (first, *(p for p in pairs if p != first))]
 
     def _trading_rest(self, keys: KeyPair) -> MakeRest:
         """For what can wait until orders have been held against REST."""

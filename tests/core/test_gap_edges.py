@@ -8,10 +8,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
-from hypothesis.strategies import floats, integers, lists, tuples
+from hypothesis.strategies import booleans, floats, integers, lists, tuples
 from msgspec import Struct
 
-from alpaca_broker.core.backfill import EDGE, Edges, Key, bar_key, history, key_of, still_valid
+from alpaca_broker.core.backfill import (
+    EDGE,
+    Edges,
+    Key,
+    Seam,
+    bar_key,
+    history,
+    key_of,
+    still_valid,
+)
 
 DAY = datetime(2026, 11, 23, 15, 0, tzinfo=UTC)
 
@@ -114,6 +123,18 @@ def test_trades_without_ids_are_told_apart_by_what_they_are() -> None:
     assert seam.missed("AAPL", keyed(day), (epoch(10), epoch(20)), 9)[0] == day[1:]
 
 
+def test_prints_without_ids_that_are_the_same_are_missed_as_often_as_they_happened() -> None:
+    """A sweep fills several times at one price in one microsecond: one was heard, two were not."""
+    remembered = edges()
+    remembered.note("AAPL", key_of(at(9.5)))
+    seam = remembered.cut()
+    day = [*[at(9.5)] * 3, *[at(11)] * 2, at(12)]
+    found, _ = seam.missed("AAPL", keyed(day), (epoch(10), epoch(20)), 9)
+    assert found == day[1:]
+    remembered.recovered("AAPL", map(key_of, found))
+    assert remembered.cut().missed("AAPL", keyed(day), (epoch(10), epoch(20)), 9)[0] == []
+
+
 def test_nothing_from_before_a_symbol_was_followed_is_recovered() -> None:
     """It was subscribed half a second before the cut."""
     remembered = Edges()
@@ -172,6 +193,66 @@ def test_two_gaps_in_a_row_have_seams_of_their_own() -> None:
     assert second.missed("AAPL", keyed(day), (epoch(29.5), epoch(40)), 99)[0] == day[30:40]
 
 
+@given(
+    prints=lists(tuples(floats(0, 60), floats(0, 1)), max_size=300),
+    cut=integers(10, 20),
+    lasted=integers(1, 10),
+    between=floats(0, 6),
+    asked_between=booleans(),
+)
+def test_of_two_gaps_close_together_each_trade_is_recovered_once(
+    prints: list[tuple[float, float]], cut: int, lasted: int, between: float, asked_between: bool
+) -> None:
+    """The margin of each reaches into the other; the first may be recovered before the second."""
+    day = [at(t, number) for number, (t, _) in enumerate(prints)]
+    first, second = (cut, cut + lasted), (cut + lasted + between, cut + 2 * lasted + between)
+    remembered = edges()
+    seams: list[Seam] = []
+    heard: list[Print] = []
+
+    def recover(n: int) -> None:
+        span = ((epoch(first[0]), epoch(first[1])), (epoch(second[0]), epoch(second[1])))[n]
+        found, _ = seams[n].missed("AAPL", keyed(day), span, 1000)
+        remembered.recovered("AAPL", map(key_of, found))
+        heard.extend(found)
+
+    steps = [*((t + delay, n) for n, (t, delay) in enumerate(prints)), (first[0], -1)]
+    if asked_between:  # all that it asks about has happened by then
+        steps.append((second[1] - 0.001, -2))
+    for moment, number in sorted([*steps, (second[0], -1)]):
+        if number == -1:
+            seams.append(remembered.cut())
+        elif number == -2:
+            day, whole = [t for t in day if t.t.timestamp() <= epoch(moment)], day
+            recover(0)
+            day = whole
+        elif not any(began <= moment < ended for began, ended in (first, second)):
+            remembered.note("AAPL", key_of(day[number]))
+            heard.append(day[number])
+    if not asked_between:
+        recover(0)
+    recover(1)
+    assert Counter(heard) == Counter(day)
+
+
+def test_of_busy_gaps_close_together_each_trade_is_recovered_once() -> None:
+    """Far more than are remembered were recovered where the second gap begins."""
+    day = [at(n / 1000, n) for n in range(40_000)]
+    remembered = edges()
+    for trade in day[:10_000]:
+        remembered.note("AAPL", key_of(trade))
+    first = remembered.cut()
+    for trade in day[20_000:20_100]:
+        remembered.note("AAPL", key_of(trade))
+    second = remembered.cut()
+    found, _ = first.missed("AAPL", keyed(day), (epoch(10), epoch(20)), 100_000)
+    remembered.recovered("AAPL", map(key_of, found))
+    for trade in day[30_000:]:
+        remembered.note("AAPL", key_of(trade))
+    more, _ = second.missed("AAPL", keyed(day), (epoch(20.1), epoch(30)), 100_000)
+    assert found + more == day[10_000:20_000] + day[20_100:30_000]
+
+
 def test_what_is_remembered_is_bounded_and_forgotten() -> None:
     """Per symbol, on both sides; and nothing of symbols that nobody follows any more."""
     remembered = edges()
@@ -182,9 +263,12 @@ def test_what_is_remembered_is_bounded_and_forgotten() -> None:
     assert len(seam._after["AAPL"]) == EDGE
     assert len(remembered.recent["AAPL"]) == EDGE
     assert "MSFT" not in seam._after
+    remembered.recovered("AAPL", (key_of(at(n, n)) for n in range(10 * EDGE)))
+    remembered.recovered("MSFT", [key_of(at(1, 1))])
+    assert {s: len(keys) for s, keys in remembered._recovered.items()} == {"AAPL": EDGE}
     remembered.close(seam)
     remembered.follow(set(), epoch(99))
-    assert remembered.recent == {}
+    assert remembered.recent == remembered._recovered == {}
 
 
 @pytest.mark.parametrize(

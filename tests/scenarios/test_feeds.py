@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import redis
-from support import Bot, Rig, eventually
+from support import KEY_ID, Bot, Rig, buy, eventually, rest
 
 from alpaca_broker.core.market_data import Quote
 from alpaca_broker.embedded import EmbeddedRedis
-from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
+from alpaca_broker.simulator import SimulatorOptions, SimulatorThread, account_id_of
 
 AT = "2026-01-05T15:00:00.5Z"
 OPTION = "AAPL271217C00200000"
@@ -95,6 +95,19 @@ def test_every_kind_of_stock_data_is_published(quiet: Rig) -> None:
     last = redis.Redis(port=quiet.valkey.port)
     eventually(lambda: last.hkeys(quiet.channels.last) == [b"AAPL"])
     last.close()
+
+
+def test_orders_for_coins_and_contracts_are_told_as_those_for_shares_are(quiet: Rig) -> None:
+    """With their own spelling, parts of a coin, and the price of one share of a contract."""
+    url = quiet.simulator.url
+    with quiet.bot(quiet.channels.order(account_id_of(KEY_ID))) as bot:
+        for symbol, qty, until in (("BTC/USD", "0.0125", "gtc"), (OPTION, "3", "day")):
+            order = buy(url, symbol, qty=qty, time_in_force=until)  # type: ignore[arg-type]
+            told = bot.until(lambda _, m: m["event"] == "fill")
+            assert (told["order_id"], told["symbol"]) == (order["id"], symbol)
+            assert told["filled_qty"] == told["execution_qty"] == float(qty)
+            shown = rest(url, "GET", f"/v2/orders/{order['id']}")
+            assert told["filled_avg_price"] == float(shown["filled_avg_price"])
 
 
 def test_corrections_are_published_only_where_somebody_asked_for_them(quiet: Rig) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
+import msgspec
 import pytest
 from support import Bot, Rig, eventually, rest
 
@@ -13,6 +15,8 @@ from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.market import backfill
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
 from alpaca_broker.simulator.fault_script import script
+
+OPTION = "AAPL271217C00200000"
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +107,63 @@ def test_live_and_recovered_trades_are_all_that_traded_each_once(
     assert [m["seq"] for m in heard.live] == list(
         range(heard.live[0]["seq"], heard.live[0]["seq"] + len(heard.live))
     )
+
+
+@pytest.mark.parametrize("feed", ["indicative", "opra"])
+def test_live_and_recovered_trades_of_an_option_are_all_that_traded(
+    valkey: EmbeddedRedis, prefix: str, feed: str
+) -> None:
+    """They have no ids: what they are tells them apart."""
+    with (
+        SimulatorThread(SimulatorOptions(rate=20.0)) as simulator,
+        Rig(valkey, simulator, prefix=prefix, alpaca_option_feed=feed) as rig,
+        rig.bot() as bot,
+    ):
+        ask_for_backfill(rig, OPTION)
+        heard = Heard(bot, rig, OPTION)
+        heard.until(lambda: len(heard.live) >= 10)
+        for gap in (1, 2):
+            simulator.call(simulator.simulator.cut, feed)
+            heard.until(lambda gap=gap: sum(g.get("again", False) for g in heard.gaps) == gap)
+            count = len(heard.live) + 10
+            heard.until(lambda count=count: len(heard.live) >= count)
+        path = f"/v1beta1/options/trades?symbols={OPTION}&limit=10000"
+        shown = rest(simulator.url, "GET", path)["trades"][OPTION]
+    assert [(g["feed"], g["recovered"]) for g in heard.gaps] == [(feed, False), (feed, True)] * 2
+    assert len(heard.recovered) >= 4, "half a second each"
+    ours = [(m["timestamp"], m["price"], m["size"]) for m in heard.live + heard.recovered]
+    theirs = [(msgspec.convert(t["t"], datetime).timestamp(), t["p"], t["s"]) for t in shown]
+    first, last = heard.live[0]["timestamp"], heard.live[-1]["timestamp"]
+    assert sorted(ours) == sorted(t for t in theirs if first <= t[0] <= last)
+    assert all(m["source"] == "backfill" and m["feed"] == feed for m in heard.recovered)
+
+
+def test_a_minute_bar_that_was_missed_comes_on_the_channel_of_bars(
+    valkey: EmbeddedRedis, prefix: str
+) -> None:
+    """The minute ended while nobody was connected; by Alpaca's clock, which is not ours."""
+    minute = datetime.fromisoformat("2026-11-23T11:00:00-05:00").timestamp()
+    with (
+        SimulatorThread(SimulatorOptions(time="2026-11-23T11:00:52-05:00")) as simulator,
+        Rig(valkey, simulator, prefix=prefix) as rig,
+        rig.bot(rig.channels.status, f"{rig.channels.prefix}bar:AAPL") as bot,
+    ):
+
+        def now() -> float:
+            said = simulator.call(simulator.simulator.data.now)
+            return float(msgspec.convert(said, datetime).timestamp())
+
+        rig.register("AAPL", channels=["trades", "backfill", "bars"])
+        eventually(lambda: now() > minute + 57.5)
+        simulator.play(script(["refuse-503@0s+4s:market"]))
+        bar = bot.until(lambda c, m: c.endswith("bar:AAPL"), 30)
+        again = bot.until(lambda _, m: m.get("again", False), 30)
+        shown = rest(simulator.url, "GET", "/v2/stocks/bars?symbols=AAPL&timeframe=1Min")
+    (theirs,) = shown["bars"]["AAPL"]
+    assert (bar["timestamp"], bar["source"], bar["seq"]) == (minute, "backfill", 1)
+    assert (bar["open"], bar["close"], bar["volume"]) == (theirs["o"], theirs["c"], theirs["v"])
+    assert (bar["timeframe"], bar["updated"], bar["feed"]) == ("1Min", False, "iex")
+    assert (again["symbols"], again["recovered"]) == (["AAPL"], True)
 
 
 def test_what_the_plan_does_not_show_is_told(valkey: EmbeddedRedis, prefix: str) -> None:

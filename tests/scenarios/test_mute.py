@@ -6,6 +6,7 @@ The times of the watch are a twentieth of the real ones; tests/core/test_health.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from time import time
 from typing import Any
 
 import pytest
@@ -106,6 +107,27 @@ def test_a_mute_link_in_session_is_told_ended_and_replaced(scene: Any, fault: st
         with rig.bot(rig.channels.price("AAPL")) as prices:
             assert prices.next()[1]["seq"] > last["seq"]
         assert len(rig.simulator.call(rig.simulator.simulator.links, "market")) == 1
+
+
+def test_a_gap_begins_at_the_last_data_whatever_alpaca_answered_since(scene: Any) -> None:
+    """It is mute and confirms a subscription all the same: that is no sign of anything."""
+    with (
+        scene(IN_SESSION) as rig,
+        listening(rig) as bot,
+        rig.bot(rig.channels.price("AAPL")) as prices,
+    ):
+        heard = [prices.next()[1]]
+        rig.simulator.play(script(["no-data@0s+3s:market"]))
+        rig.register("MSFT")
+        confirmed_at = time()
+        stale = bot.until(lambda _, m: feed_state(m) == "stale")
+        gap = bot.until(lambda _, m: m["type"] == "gap")
+        while heard[-1]["received_at"] <= gap["from"]:
+            heard.append(prices.next()[1])
+        assert gap["from"] == heard[-2]["received_at"] < confirmed_at
+        assert stale["feeds"]["iex"]["last_message"] == gap["from"]
+        assert heard[-1]["received_at"] >= gap["to"] - 0.5
+        assert "AAPL" in gap["symbols"]
 
 
 @pytest.mark.parametrize(

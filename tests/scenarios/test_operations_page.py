@@ -182,6 +182,7 @@ def two_copies(stage: Stage) -> None:
     user = stage.user("~*", "&*", "+@all", "-client|kill")
     first = stage.broker(simulator, **user)
     eventually(lambda: first.broker.status().state == "live")
+    first.register("AAPL")
     second = stage.broker(simulator, **user)
     stage.stands_by(second)
     first.broker.stop()

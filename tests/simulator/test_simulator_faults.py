@@ -118,6 +118,21 @@ async def mute(simulator: Simulator) -> None:
         assert (await client.receive_type("t"))["s"] == 2
 
 
+@shows("no-data")
+async def no_data(simulator: Simulator) -> None:
+    async with market(simulator) as prices, trading(simulator) as orders:
+        await subscribed(prices)
+        async with playing(simulator, "no-data@0s+60s"):
+            trade(simulator, 1)
+            answer = await prices.ask({"action": "subscribe", "trades": ["B"]})
+            assert answer[0]["trades"] == ["A", "B"]
+            await prices.socket.ping()
+            await orders.send({"action": "listen", "data": {"streams": ["trade_updates"]}})
+            assert (await orders.receive())["stream"] == "listening"
+        trade(simulator, 2)
+        assert (await prices.receive_type("t"))["s"] == 2
+
+
 @shows("half-open")
 async def half_open(simulator: Simulator) -> None:
     async with dialled(simulator, "/v2/iex", KEY, autoping=False) as client:

@@ -1,7 +1,9 @@
 """What time it is at the market, and what may be expected of a feed now.
 
-Owns the copies of Alpaca's clock and calendar, renewed a few times a day, and the difference
-between Alpaca's clock and ours. What cannot be had leaves the phase unknown, and never raises.
+Owns the copies of Alpaca's clock and calendar, renewed a few times a day. Between the answers
+Alpaca's time goes on by a clock that nobody sets, so that a step of this machine's (NTP, or one
+that was wrong at the start) changes nothing. What cannot be had leaves the phase unknown, and never
+raises.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+import time as clocks
+from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from time import time
+from time import monotonic, time
 
 import aiohttp
 
@@ -27,29 +31,50 @@ RENEW_AFTER_S = 6 * 3600.0  # two calls each time: eight a day
 WITHIN_S = 10.0
 DAYS_AHEAD = 14
 SKEW_WORTH_A_WORD_S = 2.0
-BELIEVED_S = 20 * 365 * 86_400.0  # further away nobody's clock is
+BELIEVED = range(2020, 2200)  # in another year nobody's clock is
+WRONG_KEYS = (401, 403)
+
+# Linux stops its monotonic clock while it sleeps, and has another one for this; others have not.
+_STEADY: int | None = getattr(clocks, "CLOCK_BOOTTIME", getattr(clocks, "CLOCK_MONOTONIC", None))
+
+
+def steady() -> float:
+    """Seconds that go on while the machine sleeps, and that no step of its clock changes."""
+    return monotonic() if _STEADY is None else clocks.clock_gettime(_STEADY)
 
 
 class MarketHours:
-    """Alpaca's clock and calendar. Read by the feeds of one loop."""
+    """Alpaca's clock and calendar. Read by the feeds of one loop.
+
+    Args:
+        rests: Whom to ask; where the keys of one are refused, the next one is.
+        wall: This machine's clock, in epoch seconds.
+        steady: One that nobody sets.
+    """
 
     def __init__(
         self,
-        rest: Callable[[aiohttp.ClientSession], TradingRest] | None = None,
-        now: Callable[[], float] = time,
+        rests: Sequence[Callable[[aiohttp.ClientSession], TradingRest]] = (),
+        wall: Callable[[], float] = time,
+        steady: Callable[[], float] = steady,
     ) -> None:
-        self._rest, self._now = rest, now
+        self._rests, self._wall, self._steady = rests, wall, steady
         self._clock: Clock | None = None
         self._calendar: Calendar | None = None
-        self._ahead_s = 0.0
+        self._anchor: float | None = None  # Alpaca's time where the steady clock shows 0
 
     def now(self) -> float:
-        """Epoch seconds by Alpaca's clock, as far as it is known."""
-        return self._now() + self._ahead_s
+        """Epoch seconds by Alpaca's clock; by ours while that is not known."""
+        return self._wall() if self._anchor is None else self._anchor + self._steady()
 
     def by_alpaca(self, at: float) -> float:
-        """One of our epoch seconds by Alpaca's clock."""
-        return at + self._ahead_s
+        """A moment of the steady clock, in epoch seconds by Alpaca's clock."""
+        return self.now() + (at - self._steady())
+
+    @property
+    def ahead_s(self) -> float:
+        """What to add to our time for Alpaca's, as our clock is now."""
+        return self.now() - self._wall()
 
     def phase(self, feed: str) -> Phase:
         """What may be expected of this feed now."""
@@ -57,16 +82,15 @@ class MarketHours:
 
     async def run(self) -> None:
         """Keep the copies fresh until cancelled."""
-        if self._rest is None:
+        if not self._rests:
             return
         patience = Patience(random.uniform, first=5.0, ceiling=900.0, settled=RENEW_AFTER_S)
         lasted = 0.0
         async with http_session() as http:
-            rest = self._rest(http)
+            rests = deque(make(http) for make in self._rests)
             while True:
                 try:
-                    async with asyncio.timeout(WITHIN_S):
-                        await self.renew(rest)
+                    await self._renew_by_any(rests)
                     pause = lasted = RENEW_AFTER_S
                 except (UpstreamRefused, UpstreamUnavailable, TimeoutError, ValueError) as error:
                     why = str(error) or "no answer in time"
@@ -78,6 +102,17 @@ class MarketHours:
                     log.exception("market hours cannot be had, which is a mistake of ours")
                 await asyncio.sleep(pause)
 
+    async def _renew_by_any(self, rests: deque[TradingRest]) -> None:
+        """Ask with the first keys that are not refused; from then on they are the first."""
+        for others in reversed(range(len(rests))):
+            try:
+                async with asyncio.timeout(WITHIN_S):
+                    return await self.renew(rests[0])
+            except UpstreamRefused as error:
+                if not others or error.code not in WRONG_KEYS:
+                    raise
+                rests.rotate(-1)
+
     async def renew(self, rest: TradingRest) -> None:
         """Ask for both once.
 
@@ -85,15 +120,15 @@ class MarketHours:
             UpstreamRefused, UpstreamUnavailable: what was known before stays.
             ValueError: the clock or the calendar makes no sense.
         """
-        asked_at = self._now()
+        asked_at = self._steady()
         clock = await rest.clock()
-        # The answer was written about halfway between the question and now.
-        ahead_s = clock.timestamp.timestamp() - (asked_at + self._now()) / 2
-        if abs(ahead_s) > BELIEVED_S:
+        if clock.timestamp.year not in BELIEVED:
             raise ValueError(f"a clock that says {clock.timestamp}: not believed")
-        self._ahead_s, self._clock = ahead_s, clock
-        if abs(self._ahead_s) >= SKEW_WORTH_A_WORD_S:
-            log.warning("this machine's clock and Alpaca's differ by %.1f s", self._ahead_s)
+        # The answer was written about halfway between the question and now.
+        self._anchor = clock.timestamp.timestamp() - (asked_at + self._steady()) / 2
+        self._clock = clock
+        if abs(self.ahead_s) >= SKEW_WORTH_A_WORD_S:
+            log.warning("this machine's clock and Alpaca's differ by %.1f s", self.ahead_s)
         today = datetime.fromtimestamp(self.now(), UTC).date()
         first, last = today - timedelta(days=1), today + timedelta(days=DAYS_AHEAD)
         rows = await rest.calendar(first, last)

@@ -199,17 +199,30 @@ def witness(
     found: Mapping[str, float],
     known: Mapping[str, float],
     since: Mapping[str, float],
+    delay_s: tuple[float, float] = (0.0, 0.0),
 ) -> str | None:
     """A symbol whose last trade REST shows and the link did not bring, or None.
 
     All times are epoch seconds by the exchange's clock: the last trades that REST shows, those that
     the link brought, and since when each symbol should have come while nothing at all did.
+    `delay_s` is how late the feed is, at the least and at the most.
     """
-    never = float("-inf")
+    never, (least, _) = float("-inf"), delay_s
     for symbol, at in found.items():
-        if symbol in since and at > since[symbol] + SLACK_S and at > known.get(symbol, never):
+        silent_since = since.get(symbol)
+        if silent_since is None or at <= known.get(symbol, never):
+            continue
+        if at + least > silent_since + SLACK_S:
             return symbol
     return None
+
+
+def are_due(
+    found: Mapping[str, float], now: float, delay_s: tuple[float, float]
+) -> dict[str, float]:
+    """Those last trades that a feed so late must have brought by now; the exchange's times."""
+    _, most = delay_s
+    return {s: at for s, at in found.items() if not most or at + most <= now}
 
 
 def takes_canary(wanted: Collection[T], canary: T, refused: Mapping[T, int]) -> bool:

@@ -26,9 +26,13 @@ UNTIMED = frozenset({"news"})  # no hour in which an article is due
 NIGHT_BEGINS, NIGHT_ENDS = time(20, 0), time(4, 0)
 OPTIONS = frozenset({"indicative", "opra"})  # regular hours only
 
-# How late a feed is, at the least and at the most. That `overnight` is late is hearsay, so it
-# counts as open only where it would be with and without the delay.
-DELAYS_S = {"delayed_sip": (900.0, 900.0), "overnight": (0.0, 900.0)}
+# How late a feed is, at the least and at the most. That `overnight` is late is hearsay, and of
+# `indicative` Alpaca does not say how much it is: they count as open only where they would be with
+# and without the delay.
+DELAYS_S = {
+    **{"delayed_sip": (900.0, 900.0), "overnight": (0.0, 900.0)},
+    **{"indicative": (0.0, 900.0)},
+}
 NO_DELAY = (0.0, 0.0)
 
 

@@ -212,6 +212,7 @@ class FeedStatus(Struct, frozen=True, kw_only=True):
     refused: dict[str, int] = field(default_factory=dict)
     refused_total: int = 0
     skipped: int = 0  # prices and quotes that newer ones have replaced, since the start
+    turned_away: int = 0  # messages of symbols beyond the most that there may be, in this epoch
 
 
 class AccountStatus(Struct, frozen=True, kw_only=True):

@@ -32,12 +32,12 @@ from alpaca_broker.core.backfill import (
     still_valid,
 )
 from alpaca_broker.core.budget import Budget
-from alpaca_broker.core.market_hours import DELAYS_S, NO_DELAY
 from alpaca_broker.core.messages import Gap
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 
 log = logging.getLogger(__name__)
 
+ROUNDED_S = 0.001  # REST's times are finer than ours
 SETTLES_WITHIN_S = 3.0  # after that nothing of before the reconnect is still on its way
 WITHIN_S = 180.0  # one recovery
 CALLS_PER_MINUTE, CALLS_AT_ONCE = 30, 10  # of the 200 that all of an account's users share
@@ -53,6 +53,7 @@ AGAIN_AFTER_S = 5.0
 
 NOT_REACHED = "not within the time for it"
 ONLY_NAMED = "only symbols that are registered by name are recovered"
+LATE = "it is not known yet how late this feed is"
 NO_HISTORY = "Alpaca's REST has no history of this feed"
 
 
@@ -121,8 +122,10 @@ class Backfill:
         publish_trade: Callable[[str, PastTrade], None],
         publish_bar: Callable[[str, PastBar], None] = lambda symbol, bar: None,
         on_gap: Callable[[Gap], None],
+        delay_s: Callable[[], float | None] = lambda: 0.0,
     ) -> None:
         self._feed, self._hours, self._most = feed, hours, most
+        self._delay_s = delay_s
         self._publisher, self._on_gap = publisher, on_gap
         self.trades = Kind("trades", _trade_key, lambda rest: rest.past_trades, publish_trade)
         self.bars = Kind("bars", bar_key, lambda rest: rest.past_bars, publish_bar)
@@ -215,11 +218,17 @@ class Backfill:
         symbols = kind.hit_by(gap)
         outcome.fails(symbols[MOST_FOLLOWED:], f"of {MOST_FOLLOWED:,} symbols at most")
         todo = symbols[:MOST_FOLLOWED]
+        delay_s = self._delay_s()
+        if delay_s is None and history(self._feed, kind.name) is not None:
+            outcome.fails(todo, LATE)
+            return
+        # What to add to our time for that of what the feed brings.
+        ahead = self._hours.ahead_s - (delay_s or 0.0)
         alone = False
         while todo:
             group = todo[: 1 if alone else SYMBOLS_AT_ONCE]
             try:
-                page = await self._page(kind, seam, gap, rest, group)
+                page = await self._page(kind, seam, gap, rest, group, ahead)
             except (UpstreamRefused, UpstreamUnavailable) as error:
                 outcome.fails(todo, str(error))
                 return
@@ -228,9 +237,10 @@ class Backfill:
                 continue
             for symbol in group:
                 rows = (page.found or {}).get(symbol, [])
-                keyed = [(key, row) for row in rows if (key := kind.key(row)) is not None]
+                # The newest came first: what happened at the same time keeps its order.
+                keyed = [(key, row) for row in reversed(rows) if (key := kind.key(row)) is not None]
                 span = (gap.began, gap.ended)
-                missed, cut = seam.missed(symbol, keyed, span, self._most, ahead_s=self._ahead())
+                missed, cut = seam.missed(symbol, keyed, span, self._most, ahead_s=ahead)
                 if cut or page.more:
                     outcome.fails([symbol], f"the newest {self._most:,} only")
                 await self._publish(kind, symbol, missed)
@@ -239,7 +249,7 @@ class Backfill:
             todo = todo[len(group) :]
 
     async def _page(
-        self, kind: Kind, seam: Seam, gap: Gap, rest: DataRest, symbols: list[str]
+        self, kind: Kind, seam: Seam, gap: Gap, rest: DataRest, symbols: list[str], ahead: float
     ) -> PastPage:
         """Ask REST, a few times where it is away.
 
@@ -249,13 +259,12 @@ class Backfill:
         path = history(self._feed, kind.name)
         if path is None:
             raise UpstreamUnavailable(f"{self._feed} feed", NO_HISTORY)
-        ahead = self._ahead()
         starts = min(seam.starts_at(s, gap.began, ahead) for s in symbols)
         # A bar is known by its beginning, and told at its end.
         earlier = 60.0 if kind is self.bars else 0.0
         span = {
             "start": _rfc3339(starts - earlier),
-            "end": _rfc3339(gap.ended + ahead + SETTLES_WITHIN_S),
+            "end": _rfc3339(max(seam.ends_at(s, gap.ended, ahead) for s in symbols) + ROUNDED_S),
             "limit": str(min(MOST_ROWS, self._most + 2 * EDGE) if len(symbols) == 1 else MOST_ROWS),
         }
         for attempt in range(1, ATTEMPTS + 1):
@@ -269,15 +278,13 @@ class Backfill:
             await asyncio.sleep(AGAIN_AFTER_S)
         raise AssertionError("the last attempt returns or raises")
 
-    def _ahead(self) -> float:
-        """What to add to our time for that of what the feed brings."""
-        return self._hours.by_alpaca(0.0) - DELAYS_S.get(self._feed, NO_DELAY)[0]
-
     async def _publish(self, kind: Kind, symbol: str, rows: list[Any]) -> None:
         for first in range(0, len(rows), ROWS_AT_ONCE):
             await self._after_what_is_live()
-            for row in rows[first : first + ROWS_AT_ONCE]:
+            some = rows[first : first + ROWS_AT_ONCE]
+            for row in some:
                 kind.publish(symbol, row)
+            kind.edges.recovered(symbol, (key for row in some if (key := kind.key(row))))
 
     async def _after_what_is_live(self) -> None:
         while True:

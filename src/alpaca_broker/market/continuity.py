@@ -1,4 +1,4 @@
-"""Whether the flow of one feed is whole: when it last came, what was missed, and its recovery.
+"""Whether the flow of one feed is whole: until when, what was missed, and its recovery.
 
 Owns the outage, the watch over the live link and the recoveries after it, and says every gap. The
 feed tells it what it hears; nothing here stands in the way of a trade. Runs in the feed's loop.
@@ -19,7 +19,7 @@ from alpaca_broker.alpaca.quota import Quota
 from alpaca_broker.alpaca.rest import DataRest
 from alpaca_broker.bus.publisher import Publisher
 from alpaca_broker.core.accounts import KeyPair
-from alpaca_broker.core.backfill import Edges, bar_key, key_of
+from alpaca_broker.core.backfill import Edges, Lateness, bar_key, key_of
 from alpaca_broker.core.feeds import Feed, Topic
 from alpaca_broker.core.market_data import Bar, OptionTrade, Trade
 from alpaca_broker.core.messages import Gap
@@ -61,8 +61,12 @@ class Continuity:
         )
         self._backfill: Backfill | None = None
         self._edges, self._bar_edges = Edges(), Edges()
-        self.last_frame: float | None = None  # epoch seconds, ours
-        self._last_data: float | None = None  # the last one that was no answer of Alpaca's
+        # Until when nothing is missing, as far as is known: the last data, or the moment when what
+        # was wanted was confirmed. Answers and pings prove nothing. Epoch seconds, ours.
+        self.whole_at: float | None = None
+        self._is_confirmed = False
+        self._last_data: float | None = None
+        self._lateness = Lateness(feed.name)
 
     @property
     def trouble(self) -> str | None:
@@ -84,6 +88,7 @@ class Continuity:
             publisher=publisher,
             publish_trade=lanes.backfill,
             publish_bar=others.backfill_bar,
+            delay_s=lambda: self._lateness.delay_s,
             on_gap=self._on_gap,
         )
         self._edges, self._bar_edges = self._backfill.trades.edges, self._backfill.bars.edges
@@ -101,15 +106,18 @@ class Continuity:
 
     def heard(self, messages: Sequence[Any], now: float) -> None:
         """A frame came, and what it held was published."""
-        self.last_frame = now
         if not messages or type(messages[-1]) in CONTROL:
             return
         self._last_data = now
+        if not self._outage.lasts:
+            self.whole_at = now
         trades, bars = self._edges, self._bar_edges
         if trades.recent:
             for message in messages:
                 if type(message) in PRINTS and message.S in trades.recent:
-                    trades.note(message.S, key_of(message))
+                    trades.note(message.S, key := key_of(message))
+                    if self._lateness.is_to_be_seen:
+                        self._lateness.seen(self._hours.now() - key[0])
         if bars.recent:
             for message in messages:
                 if type(message) is Bar:
@@ -118,6 +126,7 @@ class Continuity:
     def missed_since(self, at: float | None) -> None:
         """A broker before us received until `at` (epoch seconds): what follows is a gap."""
         self._outage = Outage()  # ours, of an epoch that was lost, was told by whoever led since
+        self.whole_at, self._is_confirmed = None, False
         if at is None:
             return
         self._outage.begins(at, None, RESTARTED)
@@ -132,19 +141,24 @@ class Continuity:
     def begin_anew(self) -> None:
         """Nobody wanted anything: what did not come was not missed."""
         self._outage = Outage()
+        self.whole_at, self._is_confirmed = None, False
         self.backfill.forget()
 
     def breaks(self, symbols: Collection[str], error: BaseException | None) -> None:
         """A link ended that had brought these symbols."""
         why = "" if error is None else why_ended(error)
-        self._outage.begins(self.last_frame or time(), symbols, f"the market-data link ended{why}")
+        self._outage.begins(self.whole_at or time(), symbols, f"the market-data link ended{why}")
+        self._is_confirmed = False
         self.backfill.begins()
 
     def mends(self, topics: Topics, epoch: int) -> None:
         """These come now: what was missed meanwhile is told, and recovered."""
+        now = round(time(), 6)
+        if topics and not self._is_confirmed:
+            self.whole_at, self._is_confirmed = now, True
         if not self._outage.lasts:
             return
-        if gap := self._outage.ends(round(time(), 6), topics.symbols, epoch):
+        if gap := self._outage.ends(now, topics.symbols, epoch):
             gap.feed = self._feed
             self._on_gap(gap)
             self.backfill.ends(gap)

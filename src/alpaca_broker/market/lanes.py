@@ -40,6 +40,11 @@ class Lanes:
         """How many messages newer ones have replaced."""
         return sum(kept.skipped for kept in self._kept)
 
+    @property
+    def turned_away(self) -> int:
+        """How many messages came of symbols for which there was no place any more."""
+        return self.prices.turned_away + self.others.turned_away
+
     def begin(self, epoch: int) -> None:
         """Speak under this epoch."""
         self.prices.epoch = self.others.epoch = epoch

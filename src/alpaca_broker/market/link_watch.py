@@ -11,10 +11,18 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from heapq import nlargest
-from time import monotonic, time
+from time import monotonic
 
-from alpaca_broker.alpaca.hours import MarketHours
-from alpaca_broker.core.health import LIMITS, LIVELY_SYMBOLS, Health, Limits, Watch, witness
+from alpaca_broker.alpaca.hours import MarketHours, steady
+from alpaca_broker.core.health import (
+    LIMITS,
+    LIVELY_SYMBOLS,
+    Health,
+    Limits,
+    Watch,
+    are_due,
+    witness,
+)
 from alpaca_broker.core.market_hours import DELAYS_S, NO_DELAY, Phase
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
 
@@ -34,7 +42,8 @@ class Watched:
     """A live link, as the watch sees it; everything is asked anew at each look.
 
     Args:
-        last_data: When it last brought data, in our epoch seconds; pings and answers do not count.
+        last_data: When it last brought data; pings and answers do not count. By whatever clock: it
+            only matters whether it is another one than at the last look.
         listens: Whether we read what it brings.
         is_subscribed: Whether Alpaca has confirmed to send anything.
         traded: The symbols whose trades Alpaca has confirmed to send.
@@ -65,8 +74,10 @@ class LinkWatch:
     ) -> None:
         self._feed, self._url, self._hours, self._canary = feed, url, hours, canary
         self._limits, self._changed = limits, changed
-        self._since: dict[str, float] = {}  # when each symbol was confirmed; epoch seconds, ours
-        self._excused_at = 0.0
+        self._since: dict[str, float] = {}  # when each symbol was confirmed; steady
+        # Steady, too: when data was last seen, and when its absence was no fault of the link's.
+        self._mark: float | None = None
+        self._heard_at = self._excused_at = 0.0
         self.trouble: str | None = None  # why the link counts as stale
         self.questions = 0
 
@@ -86,11 +97,13 @@ class LinkWatch:
                 if traded is not (confirmed := link.traded()):
                     traded = self._follow(confirmed)
                 if not link.listens() or not link.is_subscribed():
-                    self._excused_at = time()
+                    self._excused_at = steady()
                     watch.excuse(now)
+                if (mark := link.last_data()) != self._mark:
+                    self._mark, self._heard_at = mark, steady()
                 phase = self._hours.phase(self._feed)
                 lively = self._is_lively(traded)
-                finding = watch.look(now, link.last_data(), phase, lively=lively)
+                finding = watch.look(now, mark, phase, lively=lively)
                 self._tell(finding.reason)
                 if finding.health is Health.MUTE:
                     raise UpstreamUnavailable(self._url, finding.reason or "mute")
@@ -101,7 +114,7 @@ class LinkWatch:
 
     def _follow(self, confirmed: frozenset[str]) -> frozenset[str]:
         """A symbol can bear witness to what happened after it was confirmed, only."""
-        now = time()
+        now = steady()
         self._since = {s: self._since.get(s, now) for s in confirmed}
         return confirmed
 
@@ -124,7 +137,7 @@ class LinkWatch:
             watch.unanswered()
             return
         self.questions += 1
-        since = self._silent_since(link.last_data(), symbols)
+        since = self._silent_since(symbols)
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 found = await link.ask(symbols)
@@ -133,16 +146,16 @@ class LinkWatch:
             log.info("REST cannot say whether the %s feed is mute: %s", self._feed, why)
             watch.unanswered()
             return
-        # A delayed feed brings later what REST shows with its own time.
-        delay = DELAYS_S.get(self._feed, NO_DELAY)[0]
-        late = {s: at + delay for s, at in found.items()}
-        watch.answered(
-            monotonic(), witness(late, {s: at + delay for s, at in known.items()}, since)
-        )
+        delay = DELAYS_S.get(self._feed, NO_DELAY)
+        due = are_due(found, self._hours.now(), delay)
+        if found and not due:
+            watch.unanswered()  # all of it is still to come
+            return
+        watch.answered(monotonic(), witness(due, known, since, delay))
 
-    def _silent_since(self, heard_at: float | None, symbols: list[str]) -> dict[str, float]:
+    def _silent_since(self, symbols: list[str]) -> dict[str, float]:
         """Since when each symbol has not come, by Alpaca's clock."""
-        silent_since = max(self._excused_at, heard_at or 0.0)
+        silent_since = max(self._excused_at, self._heard_at)
         confirmed_with_all = self._since.get(EVERY, 0.0)
         return {
             s: self._hours.by_alpaca(max(silent_since, self._since.get(s, confirmed_with_all)))

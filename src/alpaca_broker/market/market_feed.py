@@ -110,11 +110,12 @@ class MarketFeed:
             state=state,
             since=round(self._state.since, 3),
             symbols=len(self.symbols),
-            last_message=self._continuity.last_frame,
+            last_message=self._continuity.whole_at,
             error=error,
             refused={shown(t): code for t, code in islice(refused.items(), MOST_REFUSED)},
             refused_total=len(refused),
             skipped=self._lanes.skipped if self._lanes else 0,
+            turned_away=self._lanes.turned_away if self._lanes else 0,
         )
 
     @property

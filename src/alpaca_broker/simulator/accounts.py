@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from alpaca_broker.simulator.codec import rfc3339
+from alpaca_broker.simulator.instruments import instrument_of
 from alpaca_broker.simulator.orders import Order, OrderRefused, asset_id, number
 
 _ACCOUNTS = uuid.UUID("0c9a5a0b-6c2e-5d59-8a57-2a1f0f0f7c11")
@@ -113,7 +114,7 @@ class Account:
         """Book a signed fill; the position afterwards."""
         position = self.positions.setdefault(symbol, Position())
         position.fill(qty, price)
-        self.cash -= qty * price
+        self.cash -= qty * price * instrument_of(symbol).multiplier
         if not position.qty:
             del self.positions[symbol]
         return position.qty
@@ -123,13 +124,15 @@ def position_json(account: Account, symbol: str, price: Decimal) -> dict[str, An
     """A position as the API shows it, valued at `price` [S PY44]."""
     position = account.positions[symbol]
     held = min(account.held_for_orders(symbol), abs(position.qty)) if position.qty > 0 else 0
-    value, cost = position.qty * price, position.qty * position.average
+    kind = instrument_of(symbol)
+    size = position.qty * kind.multiplier
+    value, cost = size * price, size * position.average
     gain = value - cost
     return {
         "asset_id": asset_id(symbol),
         "symbol": symbol,
-        "exchange": "NASDAQ",
-        "asset_class": "us_equity",
+        "exchange": kind.exchange,
+        "asset_class": kind.asset_class,
         "asset_marginable": True,
         "qty": number(position.qty),
         "qty_available": number(position.qty - held),
@@ -180,13 +183,13 @@ def account_json(
         "id": account.id,
         "account_number": account.account_number,
         "status": "ACTIVE",
-        "crypto_status": "INACTIVE",
+        "crypto_status": "ACTIVE",
         "currency": "USD",
         "cash": number(round(account.cash, 6)),
         "buying_power": power,
         "regt_buying_power": power,
         "non_marginable_buying_power": power,
-        "options_buying_power": "0",
+        "options_buying_power": power,
         "equity": equity,
         "last_equity": equity,
         "portfolio_value": equity,
@@ -197,8 +200,8 @@ def account_json(
         "accrued_fees": "0",
         "pending_transfer_in": "0",
         "pending_transfer_out": "0",
-        "options_approved_level": 0,
-        "options_trading_level": 0,
+        "options_approved_level": 2,
+        "options_trading_level": 2,
         "trading_blocked": False,
         "transfers_blocked": False,
         "account_blocked": False,

@@ -9,9 +9,9 @@ from decimal import Decimal
 from typing import Any
 
 from alpaca_broker.simulator.accounts import Account
-from alpaca_broker.simulator.brackets import bracket_of
+from alpaca_broker.simulator.brackets import request_of
 from alpaca_broker.simulator.exchange import Exchange
-from alpaca_broker.simulator.orders import Order, OrderRequest
+from alpaca_broker.simulator.orders import Order
 
 Quantity = int | str | Decimal
 _DAY_NS = 86_400 * 10**9
@@ -49,9 +49,8 @@ class ByHand:
         body |= {"time_in_force": "gtc"} | more
         if submitted_ns is None and days_ago:
             submitted_ns = self._exchange.now_ns() - round(days_ago * _DAY_NS)
-        request = OrderRequest.parse(body, bracket_of(body))
         order = self._exchange.accept(
-            self._account, request, submitted_ns=submitted_ns, by_hand=True
+            self._account, request_of(body), submitted_ns=submitted_ns, by_hand=True
         )
         return order.id
 
@@ -81,7 +80,7 @@ class ByHand:
         return self._exchange.replace(self._account, self._open(order_id), changes).id
 
     def legs(self, order_id: str) -> list[str]:
-        """The ids of the exits of a bracket: take profit, then stop loss."""
+        """The ids of the legs: take profit, then stop loss; an OCO has the second only."""
         return [leg.id for leg in self._account.orders[order_id].legs]
 
     def _open(self, order_id: str) -> Order:

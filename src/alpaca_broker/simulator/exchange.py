@@ -15,7 +15,8 @@ from alpaca_broker.simulator import brackets, funds
 from alpaca_broker.simulator.accounts import Account, Fill, account_id_of, activity_json
 from alpaca_broker.simulator.codec import rfc3339
 from alpaca_broker.simulator.event_ids import EventIds
-from alpaca_broker.simulator.market import PRICE_UNIT, SYMBOL_LIMIT, Trade
+from alpaca_broker.simulator.instruments import instrument_of
+from alpaca_broker.simulator.market import SYMBOL_LIMIT, Trade
 from alpaca_broker.simulator.options import SimulatorOptions
 from alpaca_broker.simulator.orders import (
     Order,
@@ -43,7 +44,8 @@ class Exchange:
     Args:
         options: Cash, part size and bounds.
         clock: Nanoseconds since 1970 now.
-        price: The price of a symbol that never traded, or None if the order has to wait.
+        price: The price of a symbol that never traded, in units of its market, or None if the
+            order has to wait.
         listener: Hears every event, in order.
         is_open: Whether the market is; `market_open` of the options if nobody knows better.
     """
@@ -97,7 +99,7 @@ class Exchange:
         """The latest trade price, invented if the market can; None if nobody knows."""
         known = self._prices.get(symbol)
         if known is None and (first := self._first_price(symbol)) is not None:
-            known = self._prices[symbol] = Decimal(first) / PRICE_UNIT
+            known = self._prices[symbol] = Decimal(first) / instrument_of(symbol).unit
         return known
 
     def submit(self, account: Account, request: OrderRequest) -> Order:
@@ -127,7 +129,7 @@ class Exchange:
         self._last_submission += len(order.legs)
         self._list(account, order, "new")
         for leg in order.legs:
-            self._list(account, leg, "held")
+            self._list(account, leg, leg.status)
         return order
 
     def _made(self, request: OrderRequest, submitted_ns: int | None = None) -> Order:
@@ -193,10 +195,11 @@ class Exchange:
         """Hear trades of the market: stops trigger, limits fill when the price crosses them."""
         if symbol not in self._open:
             trades = trades[-1:]  # nobody waits for what happened in between
+        unit = instrument_of(symbol).unit
         for trade in trades:
             if trade.price <= 0:
                 continue  # real files have such rows; nothing can be bought for nothing
-            self._prices[symbol] = price = Decimal(trade.price) / PRICE_UNIT
+            self._prices[symbol] = price = Decimal(trade.price) / unit
             self._match(symbol, price, resting_only=True)
 
     def work(self) -> None:
@@ -244,7 +247,8 @@ class Exchange:
         return request.limit_price is None or (request.limit_price - price) * order.sign >= 0
 
     def _trades_now(self, order: Order) -> bool:
-        return self._is_open() or order.request.extended_hours
+        request = order.request
+        return self._is_open() or request.extended_hours or request.instrument.always_open
 
     def _fill_part(self, account: Account, order: Order, price: Decimal) -> None:
         if order.qty is None:
@@ -279,11 +283,12 @@ class Exchange:
             self._follow(account, order)
 
     def _follow(self, account: Account, ended: Order) -> None:
-        """What the end of an order means for its bracket."""
+        """What the end of an order means for those that belong to it."""
+        of_equals = ended.parent is not None or ended.order_class == brackets.OCO
         for leg in brackets.open_legs(ended):
             if not leg.open:
                 continue  # ended with the leg before
-            if ended.parent is not None or not ended.filled_qty:
+            if of_equals or not ended.filled_qty:
                 self.end(account, leg, "canceled")
             elif leg.status == "held":
                 leg.status, leg.qty = "new", ended.filled_qty

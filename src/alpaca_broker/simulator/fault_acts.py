@@ -44,6 +44,18 @@ async def mute(simulator: Simulator, fault: Fault) -> None:
             link.outbox.muted = False
 
 
+async def no_data(simulator: Simulator, fault: Fault) -> None:
+    """Pings and questions are answered, what should have been said is lost."""
+    links = simulator.links(fault.stream)
+    for link in links:
+        link.outbox.withholding = True
+    try:
+        await asyncio.sleep(fault.lasts_s)
+    finally:
+        for link in links:
+            link.outbox.withholding = False
+
+
 async def half_open(simulator: Simulator, fault: Fault) -> None:
     """Not even pings are read; the slot stays taken until the end, when Alpaca reaps it."""
     links = simulator.links(fault.stream)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from alpaca_broker.simulator.accounts import Account
+from alpaca_broker.simulator.instruments import SHARE
 from alpaca_broker.simulator.orders import FORBIDDEN, Order, OrderRefused, OrderRequest, invalid
 
 Price = Callable[[str], Decimal | None]
@@ -41,6 +42,11 @@ def check(
     """Raises `OrderRefused` where the account cannot afford an order."""
     qty = request.qty
     cost = _cost(account, request, qty, price)
+    if request.side == "sell" and request.instrument is not SHARE:
+        held = account.held_for_orders(request.symbol, instead_of)
+        if qty is None or qty + held > account.position_qty(request.symbol):
+            raise OrderRefused(403, FORBIDDEN, "insufficient balance: only shares are sold short")
+        return
     if request.side == "sell" and qty is not None:
         held = account.held_for_orders(request.symbol, instead_of)
         cost = _cost(account, request, qty + held, price)
@@ -58,4 +64,4 @@ def _cost(account: Account, request: OrderRequest, qty: Decimal | None, price: P
         return max(Decimal(0), short) * (each or Decimal(0))
     if qty is None:
         return request.notional or Decimal(0)
-    return qty * (each or Decimal(0))
+    return qty * (each or Decimal(0)) * request.instrument.multiplier

@@ -16,6 +16,7 @@ import msgspec
 from alpaca_broker.simulator import said
 from alpaca_broker.simulator.codec import message_of, rfc3339
 from alpaca_broker.simulator.feeds import FEEDS, Kind, venue_of
+from alpaca_broker.simulator.instruments import instrument_of
 from alpaca_broker.simulator.market import (
     COIN_UNIT,
     MINUTE_NS,
@@ -51,7 +52,7 @@ class MarketData:
         options: Seed, rates and bounds.
         hub: Where messages go.
         clock: Nanoseconds since 1970, as the simulator pretends.
-        matching: Hears every trade of stocks.
+        matching: Hears every trade that may fill an order.
         replayed: Whether stock trades come from files.
     """
 
@@ -80,8 +81,11 @@ class MarketData:
         return self.venues["stocks"].market
 
     def first_price(self, symbol: str) -> int | None:
-        """The price of a symbol that never traded, None if nobody can invent it."""
-        source = self.venues["stocks"].synthetic
+        """The price of a symbol that never traded, None if nobody can invent it.
+
+        In units of the market where orders for it are filled.
+        """
+        source = self.venues[instrument_of(symbol).venue].synthetic
         return source.price(symbol) if source else None
 
     def emit(self, feed: str, message: Mapping[str, Any]) -> int:

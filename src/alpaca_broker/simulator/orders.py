@@ -11,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from alpaca_broker.simulator.codec import rfc3339
+from alpaca_broker.simulator.instruments import SHARE, Instrument, instrument_of, spelled
 
 BAD_REQUEST = 42210000
 FORBIDDEN = 40310000
@@ -54,11 +55,12 @@ def number(value: Decimal | None) -> str | None:
 
 @dataclass(frozen=True)
 class Bracket:
-    """The prices of the two exits of a bracket order."""
+    """The prices of the exits that belong together, or to an entry."""
 
-    take_profit: Decimal
-    stop: Decimal
+    take_profit: Decimal | None
+    stop: Decimal | None
     stop_limit: Decimal | None
+    order_class: str = "bracket"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,11 @@ class OrderRequest:
     extended_hours: bool
     client_order_id: str
     bracket: Bracket | None = None
+
+    @property
+    def instrument(self) -> Instrument:
+        """What it is for."""
+        return instrument_of(self.symbol)
 
     @classmethod
     def parse(cls, body: object, bracket: Bracket | None = None) -> "OrderRequest":
@@ -104,11 +111,20 @@ class OrderRequest:
     def _check(self) -> None:
         if (self.qty is None) == (self.notional is None):
             raise invalid("exactly one of qty or notional is required")
-        if self.notional is not None and (self.type, self.time_in_force) != ("market", "day"):
+        kind = self.instrument
+        for name, known in (("type", kind.types), ("time_in_force", kind.times_in_force)):
+            if getattr(self, name) not in known:
+                raise invalid(f"invalid {name} for {kind.asset_class}: {', '.join(sorted(known))}")
+        is_share = kind is SHARE
+        if kind.only_whole and (self.qty is None or self.qty % 1):
+            raise invalid("qty must be a whole number of contracts")
+        if self.notional is not None and (
+            self.type != "market" or (is_share and self.time_in_force != "day")
+        ):
             raise invalid("notional orders must be market orders with time_in_force day")
         if self.qty is not None and self.qty != self.qty.quantize(_SHARE_QUANTUM):
             raise invalid("qty has more than 9 decimals")
-        if self.qty is not None and self.qty % 1 and self.time_in_force != "day":
+        if is_share and self.qty is not None and self.qty % 1 and self.time_in_force != "day":
             raise invalid("fractional orders must be DAY orders")
         if ("limit" in self.type) != (self.limit_price is not None):
             need = "require" if "limit" in self.type else "must not have"
@@ -117,7 +133,7 @@ class OrderRequest:
             need = "require" if "stop" in self.type else "must not have"
             raise invalid(f"{self.type} orders {need} stop_price")
         if self.extended_hours and (
-            self.type != "limit" or self.time_in_force not in {"day", "gtc"}
+            not is_share or self.type != "limit" or self.time_in_force not in {"day", "gtc"}
         ):
             raise invalid("extended hours order must be DAY or GTC limit orders")
 
@@ -164,7 +180,8 @@ class Order:
     @property
     def order_class(self) -> str:
         """What it is part of."""
-        return "bracket" if self.legs or self.parent else "simple"
+        bracket = (self.parent or self).request.bracket
+        return bracket.order_class if bracket else "simple"
 
     def as_json(self, *, nested: bool = False) -> dict[str, Any]:
         """The order as the API shows it [D OLD orders.md; OAS; S PY44]; `nested` with its legs."""
@@ -187,7 +204,7 @@ class Order:
             "replaces": self.replaces,
             "asset_id": asset_id(request.symbol),
             "symbol": request.symbol,
-            "asset_class": "us_equity",
+            "asset_class": request.instrument.asset_class,
             "notional": number(request.notional),
             "qty": None if request.notional else number(self.qty),
             "filled_qty": number(self.filled_qty),
@@ -239,9 +256,10 @@ def positive(body: Mapping[str, Any], name: str) -> Decimal | None:
 def _symbol(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise invalid("symbol is required")
-    if not is_symbol(value):
+    symbol = spelled(value)
+    if not is_symbol(symbol) and instrument_of(symbol[:_SYMBOL_LENGTH]) is SHARE:
         raise invalid(f'asset "{value[:_SYMBOL_LENGTH]}" not found')
-    return value
+    return symbol
 
 
 def is_symbol(value: str) -> bool:

@@ -41,6 +41,7 @@ class Outbox:
         self._idle.set()
         self.closed = False
         self.muted = False
+        self.withholding = False  # answers leave, data does not
         self.to_truncate = 0  # so many data frames leave without their second half
         self.overrun = False
 
@@ -111,13 +112,15 @@ class Outbox:
         if self._control:
             frame, messages = self._control.popleft(), 1
             self._control_bytes -= len(frame)
+            silent = self.muted
         else:
             frame, messages = self._data.popleft()
             self._data_bytes -= len(frame)
             if self.to_truncate:
                 self.to_truncate -= 1
                 frame = frame[: len(frame) // 2]
-        if not self.muted:
+            silent = self.muted or self.withholding
+        if not silent:
             await self._socket.send_frame(frame, self.opcode)
             self._stats.frames_sent += 1
             self._stats.messages_sent += messages

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from alpaca_broker.simulator.exchange import Exchange
 from alpaca_broker.simulator.incidents import Incidents
+from alpaca_broker.simulator.instruments import instrument_of
 from alpaca_broker.simulator.market import MINUTE_NS, Batches, Record
 from alpaca_broker.simulator.market_data import MarketData
 from alpaca_broker.simulator.market_stream import MarketHub
@@ -70,9 +71,10 @@ class Pulse:
                 self._data.emit(venue.name, article)
         if venue.synthetic is None:
             return
-        # Orders wait for prices that nobody else asked for.
         share_s, stocks = passed_s * self._share(venue), venue.name == "stocks"
-        trading = venue.trading(alive, self._exchange.open_symbols() if stocks else ())
+        # Orders wait for prices that nobody else asked for.
+        ordered = self._exchange.open_symbols()
+        trading = venue.trading(alive, [s for s in ordered if instrument_of(s).venue == venue.name])
         events = venue.synthetic.advance(trading, now_ns, share_s)
         venue.market.absorb(Batches(events))
         self._publish(venue, events)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from alpaca_broker.simulator.accounts import Account, Fill
+from alpaca_broker.simulator.instruments import spelled
 from alpaca_broker.simulator.orders import Order, invalid
 from alpaca_broker.simulator.rest import count_of, list_of, time_of
 
@@ -68,12 +69,12 @@ def _wanted(query: Query) -> Callable[[Order], bool]:
     if side not in {"", "buy", "sell"}:
         raise invalid("side must be buy or sell")
     after, until = time_of(query, "after"), time_of(query, "until")
-    symbols, classes = set(list_of(query, "symbols")), set(list_of(query, "asset_class"))
-    ours = not classes or bool({"us_equity", "all"} & classes)
+    symbols = {spelled(symbol) for symbol in list_of(query, "symbols")}
+    classes = set(list_of(query, "asset_class")) - {"all"}
 
     def wanted(order: Order) -> bool:
         return (
-            ours
+            (not classes or order.request.instrument.asset_class in classes)
             and (status == "all" or order.open == (status == "open"))
             and (after is None or order.created_ns > after)
             and (until is None or order.created_ns < until)

@@ -12,9 +12,10 @@ from aiohttp import web
 
 from alpaca_broker.simulator import calendar, rest_lists
 from alpaca_broker.simulator.accounts import Account, account_json, position_json
-from alpaca_broker.simulator.brackets import bracket_of
+from alpaca_broker.simulator.brackets import request_of
 from alpaca_broker.simulator.coins import COINS
 from alpaca_broker.simulator.exchange import Exchange
+from alpaca_broker.simulator.instruments import instrument_of, spelled
 from alpaca_broker.simulator.orders import (
     Order,
     OrderRefused,
@@ -73,7 +74,9 @@ class TradingApi:
     async def _account(self, request: web.Request) -> web.Response:
         account = self._of(request)
         values = {
-            symbol: held.qty * (self._exchange.price(symbol) or held.average)
+            symbol: held.qty
+            * (self._exchange.price(symbol) or held.average)
+            * instrument_of(symbol).multiplier
             for symbol, held in account.positions.items()
         }
         return answer(account_json(account, values, self._exchange.buying_power(account)))
@@ -91,8 +94,7 @@ class TradingApi:
 
     async def _submit(self, request: web.Request) -> web.Response:
         body = await body_of(request)
-        order_request = OrderRequest.parse(body, bracket_of(body))
-        order = self._exchange.submit(self._of(request), order_request)
+        order = self._exchange.submit(self._of(request), request_of(body))
         return answer(order.as_json(nested=True))
 
     async def _orders(self, request: web.Request) -> web.Response:
@@ -182,7 +184,7 @@ class TradingApi:
         return order
 
     def _held_symbol(self, request: web.Request) -> str:
-        name = request.match_info["symbol"]
+        name = spelled(request.match_info["symbol"])
         for symbol in self._of(request).positions:
             if name in (symbol, asset_id(symbol)):
                 return symbol
@@ -201,7 +203,7 @@ class TradingApi:
             "symbol": symbol,
             "side": side,
             "type": "market",
-            "time_in_force": "day",
+            "time_in_force": "gtc" if instrument_of(symbol).always_open else "day",
             "qty": qty or str(abs(held)),
         }
         if percentage:

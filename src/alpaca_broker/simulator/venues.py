@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from alpaca_broker.simulator.coins import COINS, Coins, is_pair
 from alpaca_broker.simulator.contracts import Contracts, contracts, is_contract
 from alpaca_broker.simulator.feeds import CRYPTO_LOCATIONS, TEST_SYMBOL, Kind
+from alpaca_broker.simulator.instruments import COIN
 from alpaca_broker.simulator.market import CryptoBar, Market, Trade
 from alpaca_broker.simulator.options import SimulatorOptions
 from alpaca_broker.simulator.synthetic import UNIVERSE, Style, SyntheticMarket
@@ -33,7 +34,8 @@ def venues(
     limit, absent_s = options.history_limit, options.absent_s
     listed = contracts(datetime.fromtimestamp(now_ns / 10**9, UTC).date())
     stocks = Market(on_trades, history_limit=limit)
-    test, chain, news = (Market(history_limit=limit) for _ in range(3))
+    test, news = (Market(history_limit=limit) for _ in range(2))
+    chain = Market(on_trades, history_limit=limit)
     source = None if replayed else prices()
     fake = (TEST_SYMBOL,)
     made = [
@@ -44,7 +46,9 @@ def venues(
     ]
     for location in CRYPTO_LOCATIONS:
         name = f"crypto/{location}"
-        market, walks = Market(bar=CryptoBar, history_limit=limit), prices(Coins(), f"{location}:")
+        fills = (on_trades,) if name == COIN.venue else ()
+        market = Market(*fills, bar=CryptoBar, history_limit=limit)
+        walks = prices(Coins(), f"{location}:")
         made.append(Venue(name, Kind.CRYPTO, market, walks, COINS, is_pair, absent_s))
     return {venue.name: venue for venue in made}
 
