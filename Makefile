@@ -5,7 +5,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet install
 OURS = --no-deps --no-build-isolation -e .
 # Where there is no C compiler, the installation goes on without it, and Python does the same.
-COMPILED = src/alpaca_broker/market/_trades.c
+COMPILED = $(wildcard src/alpaca_broker/market/*.c)
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header pyproject.toml $(ARGS)
 # Tests run side by side; most of their time is waiting.

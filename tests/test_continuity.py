@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from alpaca_broker.alpaca.hours import MarketHours
+from alpaca_broker.alpaca.quota import Quota
 from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.backfill import Lateness
 from alpaca_broker.core.feeds import Feeds
@@ -41,7 +42,7 @@ class Scene:
         self.clock, self.gaps = clock, list[Gap]()
         self.flow = Continuity(
             *(Feeds().stocks, "wss://alpaca", "https://alpaca", KeyPair("paper", "PK", "s")),
-            MarketHours(),
+            *(Quota(), MarketHours()),
             backfill_trades=10,
             canary=None,
             changed=lambda: None,
@@ -126,7 +127,7 @@ def test_the_lateness_of_options_is_seen_of_their_trades(monkeypatch: pytest.Mon
     """Of those that are followed; of other feeds it is stated."""
     flow = Continuity(
         *(Feeds().options, "wss://alpaca", "https://alpaca", KeyPair("paper", "PK", "s")),
-        MarketHours(),
+        *(Quota(), MarketHours()),
         backfill_trades=10,
         canary=None,
         changed=lambda: None,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alpaca_broker.broker import _trading_rests
+from alpaca_broker.broker import AlpacaBroker
 from alpaca_broker.errors import ConfigError
 from alpaca_broker.settings import Settings, load_settings, read_settings
 
@@ -79,7 +79,7 @@ def test_the_markets_hours_are_asked_for_with_the_keys_of_market_data(env_file: 
     """At the address of their environment; with those of other accounts only after them."""
     env_file.write_text(KEYS + "ALPACA_API_KEY_ID=AK1\nALPACA_API_SECRET_KEY=x\n")
     settings = load_settings(env_file)
-    rests = [make(None) for make in _trading_rests(settings)]  # type: ignore[arg-type]
+    rests = [make(None) for make in AlpacaBroker(settings)._trading_rests()]  # type: ignore[arg-type]
     assert [(rest._headers["APCA-API-KEY-ID"], rest._base) for rest in rests] == [
         ("AK1", settings.alpaca_live_url),
         ("PK1", settings.alpaca_paper_url),

@@ -102,15 +102,15 @@ class Continuity:
 
     def heard_trades(self, now: float) -> None:
         """A frame of nothing but trades came, which it has not to see."""
-        self.last_frame = self._last_data = now
+        self._last_data = now
+        if not self._outage.lasts:
+            self.whole_at = now
 
     def heard(self, messages: Sequence[Any], now: float) -> None:
         """A frame came, and what it held was published."""
         if not messages or type(messages[-1]) in CONTROL:
             return
-        self._last_data = now
-        if not self._outage.lasts:
-            self.whole_at = now
+        self.heard_trades(now)
         trades, bars = self._edges, self._bar_edges
         if trades.recent:
             for message in messages:
