@@ -20,6 +20,7 @@ import hiredis
 
 from alpaca_broker.bus.fence import Fence, always_open
 from alpaca_broker.core.backoff import Patience
+from alpaca_broker.core.lease import Link, link_of
 from alpaca_broker.errors import BusError
 from alpaca_broker.settings import RedisTarget
 from alpaca_broker.telemetry import Seldom
@@ -163,8 +164,7 @@ class Publisher:
         """One connection, from opening to its end. Always raises BusError."""
         pipe = await _open(self._target)
         try:
-            number = await pipe.say_hello(self._target, self._name)
-            await self._be_admitted(pipe, number)
+            await self._be_admitted(pipe, await pipe.say_hello(self._target, self._name))
             self._pipe, pipe.on_replies = pipe, self._replied
             pipe.on_room = self._flush
             if self.error is not None:
@@ -190,9 +190,9 @@ class Publisher:
                 self.lost += lost
                 self.on_lost(lost)
 
-    async def _be_admitted(self, pipe: _Pipe, number: int) -> None:
+    async def _be_admitted(self, pipe: _Pipe, link: Link) -> None:
         """Nothing is written before the lease names this connection."""
-        place = self._fence.enter(pipe, number, lambda: pipe.is_open)
+        place = self._fence.enter(pipe, link, lambda: pipe.is_open)
         try:
             async with asyncio.timeout(CONNECT_WITHIN_S):
                 await self._fence.admit(place)
@@ -277,8 +277,8 @@ class _Pipe(asyncio.Protocol):
         self.on_replies: Callable[[int, list[hiredis.ReplyError]], None] = lambda n, errors: None
         self.on_room: Callable[[], None] = lambda: None
 
-    async def say_hello(self, target: RedisTarget, name: str) -> int:
-        """Log in and give the connection its name; returns Redis' number of it, or 0.
+    async def say_hello(self, target: RedisTarget, name: str) -> Link:
+        """Log in and give the connection its name; returns what Redis calls it.
 
         Raises:
             BusError: refused, or no answer in time.
@@ -294,9 +294,9 @@ class _Pipe(asyncio.Protocol):
             if isinstance(reply, hiredis.ReplyError):
                 text = "check REDIS_USERNAME and REDIS_PASSWORD"
                 raise BusError(self._where, f"{reply}: {text}")
-        number = await self._ask(command(b"CLIENT", b"ID"))
+        info = await self._ask(command(b"CLIENT", b"INFO"))
         self._greeting = None
-        return number if isinstance(number, int) else 0  # not permitted: nobody can cut it, either
+        return link_of(info)  # where that is not permitted nobody can cut it, either
 
     async def _ask(self, question: bytes) -> object:
         self._greeted.clear()
