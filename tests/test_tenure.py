@@ -51,3 +51,46 @@ async def test_what_fails_for_another_reason_is_a_failure() -> None:
     with pytest.raises(ValueError, match="a bug"):
         async with asyncio.timeout(5):
             await tenure.run(serve)
+
+
+async def test_an_epoch_that_was_refused_and_is_still_ours_is_served_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever refused it is gone: nobody else leads, and nobody may be silent for ever."""
+    monkeypatch.setattr("alpaca_broker.tenure.FOUND_OUT_WITHIN_S", 0.02)
+    tenure, served = Tenure(), []
+
+    async def serve(epoch: int) -> None:
+        served.append(epoch)
+        if len(served) == 1:
+            raise Superseded(epoch + 1)
+        await asyncio.Event().wait()
+
+    running = asyncio.create_task(tenure.run(serve))
+    tenure.begin(1)
+    async with asyncio.timeout(5):
+        while served != [1, 1]:  # noqa: ASYNC110 - any condition
+            await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_ends_without_a_failure_is_not_begun_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There was nothing to do in this epoch."""
+    monkeypatch.setattr("alpaca_broker.tenure.FOUND_OUT_WITHIN_S", 0.02)
+    tenure, served = Tenure(), []
+
+    async def serve(epoch: int) -> None:
+        served.append(epoch)
+
+    running = asyncio.create_task(tenure.run(serve))
+    tenure.begin(1)
+    await asyncio.sleep(0.1)
+    tenure.begin(2)
+    async with asyncio.timeout(5):
+        while served != [1, 2]:  # noqa: ASYNC110 - any condition
+            await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

@@ -7,10 +7,15 @@ and closes what it opened; nothing of it is carried over into the next one.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from alpaca_broker.bus.journal import Superseded
+
+log = logging.getLogger(__name__)
+
+FOUND_OUT_WITHIN_S = 5.0
 
 
 class Tenure:
@@ -53,8 +58,13 @@ class Tenure:
         failure = None if task.cancelled() else task.exception()
         if failure is not None and not _is_superseded(failure):
             raise failure
-        # Where a script was refused, the lease's keeper is about to find out.
-        await self._is_over(epoch)
+        # Where a script was refused, the lease's keeper is about to find out. If it does not, what
+        # refused is gone (a Redis that failed over has lost it), and we lead: it is begun again.
+        try:
+            async with asyncio.timeout(None if failure is None else FOUND_OUT_WITHIN_S):
+                await self._is_over(epoch)
+        except TimeoutError:
+            log.warning("epoch %d was refused once, and is still ours: going on", epoch)
 
     async def _is_over(self, epoch: int) -> None:
         while self.epoch == epoch:

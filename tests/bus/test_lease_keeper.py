@@ -5,56 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 
 import pytest
 import redis.asyncio
+from lease_copies import Copy, soon
 
 from alpaca_broker.bus.fence import Fence, always_open
-from alpaca_broker.bus.lease import TAKE, LeaseKeeper
-from alpaca_broker.core.channels import Channels
-from alpaca_broker.core.lease import LASTS_S, Holder
+from alpaca_broker.bus.lease import TAKE
+from alpaca_broker.core.lease import LASTS_S, Holder, Link
 from alpaca_broker.core.messages import encode
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.errors import ConfigError
-from alpaca_broker.settings import RedisTarget
-
-
-class Copy:
-    """A keeper, and what it said."""
-
-    def __init__(self, server: EmbeddedRedis, prefix: str, name: str, *keys: str) -> None:
-        self.fence = Fence()
-        self.epochs: list[int] = []
-        self.keeper = LeaseKeeper(
-            RedisTarget("127.0.0.1", server.port, 0),
-            Channels(prefix),
-            self.fence,
-            leader=name,
-            keys=list(keys) or ["key"],
-            on_begin=self.epochs.append,
-            on_end=lambda: self.epochs.append(0),
-        )
-        self.fence.on_entered = self.keeper.renew_now
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[Copy]:
-        """Run it until the block ends."""
-        task = asyncio.create_task(self.keeper.run())
-        try:
-            yield self
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-
-
-async def soon(condition: Any, within_s: float = 5.0) -> None:
-    """Wait for a condition of this loop."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - what sets it is not ours
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -69,7 +32,7 @@ async def test_the_first_leads_at_once_and_says_so(
 ) -> None:
     """Name, epoch, connections and keys, in a value that expires."""
     began = monotonic()
-    async with Copy(valkey, prefix, "first").running() as first:
+    async with Copy(valkey.port, prefix, "first").running() as first:
         await soon(lambda: first.epochs)
         assert monotonic() - began < 0.9
         assert first.fence.is_open
@@ -89,20 +52,21 @@ async def test_a_second_one_waits_and_takes_over(
     What it left open is cut: nothing that hangs in a connection of its arrives any more.
     """
     left_open = await redis.asyncio.Redis(port=valkey.port, single_connection_client=True)
-    number = await left_open.client_id()
-    second = Copy(valkey, prefix, "second")
-    async with Copy(valkey, prefix, "first").running() as first:
+    info = await left_open.client_info()
+    number = info["id"]
+    second = Copy(valkey.port, prefix, "second")
+    async with Copy(valkey.port, prefix, "first").running() as first:
         await soon(lambda: first.epochs)
-        first.fence.enter("pipe", number, lambda: True)
+        first.fence.enter("pipe", Link(int(number), info["addr"]), lambda: True)
         standing_by = asyncio.create_task(second.keeper.run())
-        await soon(lambda: second.keeper._seen and number in second.keeper._seen[1].connections)
+        await soon(lambda: second.keeper._stood_by)
         assert second.epochs == []
         assert not second.fence.is_open
     began = monotonic()
     await soon(lambda: second.epochs)
     assert 1.0 < monotonic() - began < 3.0
     assert second.epochs[0] > first.epochs[0]
-    assert number not in {int(c["id"]) for c in await client.client_list()}
+    assert str(number) not in {c["id"] for c in await client.client_list()}
     await left_open.aclose()
     standing_by.cancel()
     await asyncio.wait([standing_by])
@@ -112,7 +76,7 @@ async def test_what_is_taken_is_lost_and_taken_again(
     valkey: EmbeddedRedis, prefix: str, client: Any
 ) -> None:
     """A higher epoch ends ours at once; once its holder is gone ours is higher still."""
-    async with Copy(valkey, prefix, "patient").running() as copy:
+    async with Copy(valkey.port, prefix, "patient").running() as copy:
         await soon(lambda: copy.epochs)
         first = copy.epochs[0]
         other = encode(Holder(epoch=first + 10, leader="other", keys=["key"]))
@@ -129,7 +93,7 @@ async def test_what_redis_forgot_is_taken_up_again(
     valkey: EmbeddedRedis, prefix: str, client: Any
 ) -> None:
     """The lease is still free, so it is still ours, and so is the epoch."""
-    async with Copy(valkey, prefix, "alone").running() as copy:
+    async with Copy(valkey.port, prefix, "alone").running() as copy:
         await soon(lambda: copy.epochs)
         await client.delete(f"{prefix}broker:leader", f"{prefix}broker:epoch")
         copy.keeper.renew_now()
@@ -145,9 +109,9 @@ async def test_another_deployment_is_named_and_refused(
     valkey: EmbeddedRedis, prefix: str, gone: bool, client: Any
 ) -> None:
     """While it leads, and where it left its keys behind."""
-    async with Copy(valkey, prefix, "host:1:abc", "theirs").running() as theirs:
+    async with Copy(valkey.port, prefix, "host:1:abc", "theirs").running() as theirs:
         await soon(lambda: theirs.epochs)
-        stranger = Copy(valkey, prefix, "stranger", "ours")
+        stranger = Copy(valkey.port, prefix, "stranger", "ours")
         if not gone:
             with pytest.raises(ConfigError, match=f"CHANNEL_PREFIX '{prefix}'.*host:1:abc"):
                 await stranger.keeper.run()
@@ -156,7 +120,7 @@ async def test_another_deployment_is_named_and_refused(
         with pytest.raises(ConfigError, match=f"host:1:abc.*delete the key {prefix}broker:depl"):
             await stranger.keeper.run()
         await client.delete(f"{prefix}broker:deployment", f"{prefix}broker:leader")
-        async with Copy(valkey, prefix, "stranger", "ours").running() as adopted:
+        async with Copy(valkey.port, prefix, "stranger", "ours").running() as adopted:
             await soon(lambda: adopted.epochs)
 
 
@@ -169,14 +133,15 @@ async def test_the_epoch_rises_even_where_redis_is_ahead(
 
     async def taken() -> int:
         await client.delete(keys[0])
-        return int(await take(keys=keys, args=["", ',"leader":"x"}', 1_000, "{}"]))
+        whose = await client.get(keys[2]) or ""
+        return int(await take(keys=keys, args=["", whose, ',"leader":"x"}', 1_000, "{}"]))
 
     first = await taken()
     seconds, microseconds = await client.time()
     assert abs(seconds * 1_000 + microseconds // 1_000 - first) < 2_000
     await client.set(keys[1], first + 10**9)
     assert await taken() == first + 10**9 + 1
-    assert await take(keys=keys, args=["", ',"leader":"y"}', 1_000, "{}"]) is None
+    assert await take(keys=keys, args=["", "{}", ',"leader":"y"}', 1_000, "{}"]) is None
     assert int(await client.get(keys[1])) == first + 10**9 + 1
 
 
@@ -192,13 +157,13 @@ async def test_a_fence_closes_by_itself() -> None:
 async def test_a_connection_is_admitted_once_the_lease_names_it() -> None:
     """Not by a renewal that was on its way before."""
     fence = Fence()
-    place = fence.enter("pipe", 42, lambda: True)
+    place = fence.enter("pipe", Link(42, "there:1"), lambda: True)
     fence.extend(monotonic() + 9, place - 1)
     waiting = asyncio.create_task(fence.admit(place))
     await asyncio.sleep(0.03)
     assert not waiting.done()
     entered, numbers = fence.connections()
-    assert numbers == [42]
+    assert numbers == [Link(42, "there:1")]
     fence.extend(monotonic() + 9, entered)
     async with asyncio.timeout(1):
         await waiting
@@ -211,4 +176,4 @@ async def test_a_tool_needs_no_lease() -> None:
     fence = always_open()
     assert fence.is_open
     async with asyncio.timeout(1):
-        await fence.admit(fence.enter("pipe", 1, lambda: True))
+        await fence.admit(fence.enter("pipe", Link(), lambda: True))

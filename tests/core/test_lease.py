@@ -13,10 +13,12 @@ from alpaca_broker.core.lease import (
     Absence,
     Deployment,
     Holder,
+    Link,
     deployment,
     fingerprints,
     holder,
     is_another,
+    link_of,
     may_take,
 )
 from alpaca_broker.core.messages import encode
@@ -37,7 +39,7 @@ def test_a_leader_that_is_well_has_several_tries_before_another_may_begin() -> N
 def absent_at(*looks: float) -> list[bool]:
     """What looks at these times say of a lease that nobody holds."""
     absence = Absence()
-    return [absence.saw(present=False, now=now) for now in looks]
+    return [absence.saw(present=False, asked=now, now=now) for now in looks]
 
 
 def test_absence_counts_from_the_first_look_that_saw_it() -> None:
@@ -52,15 +54,82 @@ def test_a_break_in_the_looking_starts_the_absence_over() -> None:
     assert absent_at(0.0, 0.4, 5.0, 5.4, 5.8, 6.0) == [*[False] * 5, True]
 
 
+def absent_over(took: float, looks: int) -> float | None:
+    """After how long a lease counts as absent, where each look takes so long; None: never."""
+    absence, now = Absence(), 0.0
+    first: float | None = None
+    for _ in range(looks):
+        asked, now = now + LOOK_EVERY_S, now + LOOK_EVERY_S + took
+        first = now if first is None else first
+        if absence.saw(present=False, asked=asked, now=now):
+            return now - first
+    return None
+
+
+@pytest.mark.parametrize("took", [0.0, 0.3, 0.45, 0.6, 1.0, 1.4])
+def test_over_a_slow_redis_absence_takes_longer_and_counts(took: float) -> None:
+    """Time enough for the leader's own question, which takes as long, and one more."""
+    found = absent_over(took, looks=20)
+    assert found is not None
+    assert ABSENT_FOR_S + 2 * took <= found + 1e-9 <= ABSENT_FOR_S + 3 * took + 2 * LOOK_EVERY_S
+
+
+def test_over_a_redis_slower_than_the_lease_nobody_takes_it() -> None:
+    """No renewal would be known in time."""
+    assert absent_over(LASTS_S + 0.1, looks=1_000) is None
+
+
+def test_a_question_that_a_frozen_redis_kept_starts_the_absence_over() -> None:
+    """Asked before the freeze, answered on waking: who is well needs its second from then on."""
+    absence = Absence()
+    assert not absence.saw(present=False, asked=0.0, now=0.0)
+    assert not absence.saw(present=False, asked=0.1, now=5.0)
+    assert not absence.saw(present=False, asked=5.1, now=5.1)
+    assert not absence.saw(present=False, asked=5.5, now=5.5)
+    assert not absence.saw(present=False, asked=5.9, now=5.9)
+    assert absence.saw(present=False, asked=6.1, now=6.1)
+
+
+def test_a_freeze_shorter_than_the_lease_leaves_the_leader_its_time() -> None:
+    """It is not counted as if Redis had answered all the while."""
+    absence = Absence()
+    assert not absence.saw(present=False, asked=0.0, now=0.0)
+    assert not absence.saw(present=False, asked=0.1, now=1.4)
+    assert not absence.saw(present=False, asked=1.9, now=1.9)
+    assert not absence.saw(present=False, asked=2.3, now=2.3)
+
+
+@pytest.mark.parametrize(
+    ("info", "found"),
+    [
+        (b"id=7 addr=10.0.0.1:5000 laddr=10.0.0.2:6379 fd=8 name=x", Link(7, "10.0.0.1:5000")),
+        (b"id=7 addr=[::1]:5000 laddr=[::1]:6379 fd=8 name=", Link(7, "[::1]:5000")),
+        (b"id=7 addr=/run/redis.sock:0 laddr=/run/redis.sock:0", Link()),
+        (b"id=x addr=10.0.0.1:5000", Link()),
+        (b"id=7", Link()),
+        (b"", Link()),
+        (ValueError("refused"), Link()),
+        (7, Link()),
+    ],
+)
+def test_a_connection_is_told_by_number_and_address(info: object, found: Link) -> None:
+    """Where either is missing, or is the same for all, it is not told at all."""
+    assert link_of(info) == found
+
+
 def test_a_lease_that_was_seen_in_between_was_not_absent() -> None:
     """One look that sees it is enough."""
     absence = Absence()
-    assert not absence.saw(present=False, now=0.0)
-    assert not absence.saw(present=True, now=0.4)
-    assert not absence.saw(present=False, now=0.8)
-    assert not absence.saw(present=False, now=1.2)
-    assert not absence.saw(present=False, now=1.6)
-    assert absence.saw(present=False, now=1.8)
+
+    def seen(*, present: bool, now: float) -> bool:
+        return absence.saw(present=present, asked=now, now=now)
+
+    assert not seen(present=False, now=0.0)
+    assert not seen(present=True, now=0.4)
+    assert not seen(present=False, now=0.8)
+    assert not seen(present=False, now=1.2)
+    assert not seen(present=False, now=1.6)
+    assert seen(present=False, now=1.8)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 from full_disk import SmallDisk
@@ -53,3 +54,24 @@ def test_orders_wait_for_room_the_status_says_so_and_prices_flow(
         (e["order"]["id"], e["event"]) for e in ledger
     ]
     assert [u["seq"] for u in kept] == list(range(1, 9))
+
+
+def test_a_leader_that_leaves_a_full_disk_is_followed_when_there_is_room(
+    simulator: SimulatorThread, tmp_path: Path
+) -> None:
+    """Bots hear that it goes; nobody can take the epoch before Redis takes anything in."""
+    with SmallDisk(tmp_path) as valkey, ExitStack() as both:
+        first, second = (Rig(valkey, simulator) for _ in range(2))
+        for rig in (first, second):
+            both.callback(rig.broker.stop)
+            rig.start(live=rig is first)
+        eventually(lambda: second.broker._control.lease._stood_by)
+        with first.bot("broker:status") as bot:
+            valkey.fill()
+            assert first.broker.stop()
+            bot.until(lambda _, m: m["type"] == "status" and m["state"] == "down")
+        eventually(lambda: not second.broker._control.lease.redis.is_up)
+        assert not second.broker.status().epoch
+        valkey.clear()
+        eventually(lambda: second.broker.status().epoch, within_s=3)
+        eventually(lambda: second.broker.status().state == "live")

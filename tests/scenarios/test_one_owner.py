@@ -17,6 +17,7 @@ import pytest
 import redis
 from processes import Process, broker_environment
 from support import KEY_ID, Rig, eventually
+from wire import wire_in_a_thread
 
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.errors import ConfigError
@@ -184,6 +185,23 @@ def test_a_frozen_redis_hands_nothing_over(
         assert (leader.broker.status().epoch, second.broker.status().epoch) == (epoch, 0)
         assert simulator.stats.market_connections == 1  # kept all the while
         client.close()
+
+
+def test_over_a_slow_redis_it_leads_and_serves(
+    own_valkey: EmbeddedRedis, simulator: SimulatorThread
+) -> None:
+    """A second for each answer: slow, and no reason to be silent."""
+    with redis.Redis(port=own_valkey.port) as client:
+        client.set("broker:epoch", 1)  # somebody led
+    with wire_in_a_thread(own_valkey.port, delay_s=0.5) as port:
+        rig = Rig(own_valkey, simulator, redis_port=port)
+        try:
+            with rig.bot("broker:status", "price:AAPL") as bot:
+                rig.start(live=False)
+                bot.until(lambda channel, _: channel == "broker:status", within_s=25)
+                bot.until(lambda channel, _: channel == "price:AAPL", within_s=15)
+        finally:
+            rig.broker.stop()
 
 
 def test_a_leader_cut_off_from_redis_is_replaced_and_then_lets_go(

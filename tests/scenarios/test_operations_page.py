@@ -14,6 +14,7 @@ import pytest
 import redis
 from support import KEY_ID, SECRET, Rig, buy, eventually, free_port
 
+from alpaca_broker.bus.journal import Superseded
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.errors import BrokerError, ConfigError
 from alpaca_broker.settings import load_settings
@@ -191,6 +192,24 @@ def two_copies(stage: Stage) -> None:
         client.incrby(second.channels.epoch, 1_000)
 
 
+def no_epoch(stage: Stage) -> None:
+    with redis.Redis(port=stage.valkey.port) as client:
+        client.set(f"{stage.prefix}broker:epoch", "inf")
+    stage.broker(stage.simulator())
+
+
+def an_epoch_that_redis_lost(stage: Stage) -> None:
+    rig = stage.broker(stage.simulator())
+    eventually(lambda: rig.broker.status().state == "live")
+
+    async def refused() -> None:
+        raise Superseded(rig.broker.status().epoch + 1)
+
+    control = rig.broker._control
+    control.desk._keep = refused  # type: ignore[method-assign]
+    rig.broker._control_thread.call(control.desk.work)
+
+
 def another_deployment(stage: Stage) -> None:
     simulator = stage.simulator()
     first = stage.broker(simulator)
@@ -227,6 +246,8 @@ CASES: dict[Callable[[Stage], None], tuple[str, ...]] = {
         "cannot cut the connections",
         "another broker leads now",
     ),
+    no_epoch: ("what … holds is no epoch",),
+    an_epoch_that_redis_lost: ("epoch … was refused once",),
     another_deployment: ("another deployment leads under",),
     another_deployments_leavings: ("what is under CHANNEL_PREFIX",),
 }

@@ -12,13 +12,15 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic, time
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
+from redis.commands.core import AsyncScript
 
-from alpaca_broker.bus.fence import Fence
+from alpaca_broker.bus.fence import EPOCH_IN, Fence
+from alpaca_broker.bus.journal import Superseded
 from alpaca_broker.bus.redis_client import RedisError, deadline
 from alpaca_broker.bus.registrar import Registrar
 from alpaca_broker.core.backoff import Patience
@@ -36,8 +38,28 @@ LOOK_EVERY_S = 1.0
 EXPIRE_EVERY_S = 0.25
 # Settling looks at everything that anybody wants, so it gets one part in so many of the time.
 SETTLING_S = 5
-AT_ONCE = 500
+AT_ONCE = 100  # in one script, for as long as which Redis serves nobody else
 AT_A_TURN = 20  # messages, before others of this loop have theirs
+
+# Both do nothing once somebody leads under a higher epoch, which is then the answer: whoever was
+# suspended after it looked at the fence finds its connections cut, and may write over new ones.
+# KEYS epoch, registry   ARGV our epoch, how many wishes, (bot, wish)…, bots without one…
+KEEP = f"""{EPOCH_IN}
+local stored = epoch_in(KEYS[1])
+if stored > tonumber(ARGV[1]) then return string.format('%d', stored) end
+local last = 2 + 2 * tonumber(ARGV[2])
+for i = 3, last, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+for i = last + 1, #ARGV do redis.call('HDEL', KEYS[2], ARGV[i]) end
+return ''
+"""
+
+# KEYS epoch   ARGV our epoch, (channel, answer)…
+ANSWER = f"""{EPOCH_IN}
+local stored = epoch_in(KEYS[1])
+if stored > tonumber(ARGV[1]) then return string.format('%d', stored) end
+for i = 2, #ARGV, 2 do redis.pcall('PUBLISH', ARGV[i], ARGV[i + 1]) end
+return ''
+"""
 
 Unknown = Callable[[Iterable[str]], Awaitable[frozenset[str]]]
 
@@ -50,6 +72,8 @@ class Desk:
     ) -> None:
         self._client, self._channels, self._registrar = client, channels, registrar
         self._fence = fence
+        self._keep_script = client.register_script(KEEP)
+        self._answer_script = client.register_script(ANSWER)
         self._work, self._doubts = asyncio.Event(), asyncio.Event()
         self._settles = False  # it is planned
         self._settle_at = 0.0
@@ -73,7 +97,11 @@ class Desk:
             await asyncio.sleep(patience.after(monotonic() - began))
 
     async def write(self) -> None:
-        """Keep wishes and send answers while we lead; what Redis did not take waits."""
+        """Keep wishes and send answers while we lead; what Redis did not take waits.
+
+        Raises:
+            Superseded: another broker leads.
+        """
         patience = Patience(random.uniform, first=0.1, ceiling=2.0, settled=5.0)
         while True:
             began = monotonic()
@@ -198,16 +226,14 @@ class Desk:
         while registrar.changed:
             batch = list(registrar.changed)[:AT_ONCE]
             saved = {bot: registrar.registry.saved(bot, offset) for bot in batch}
-            kept = {bot: encode(wish) for bot, wish in saved.items() if wish is not None}
+            kept = [(bot, encode(wish)) for bot, wish in saved.items() if wish is not None]
             gone = [bot for bot, wish in saved.items() if wish is None]
             registrar.changed.difference_update(batch)
             try:
-                async with deadline(), self._client.pipeline(transaction=False) as commands:
-                    if kept:
-                        commands.hset(self._channels.registry, mapping=kept)  # type: ignore[arg-type]
-                    if gone:
-                        commands.hdel(self._channels.registry, *gone)
-                    await commands.execute()
+                words = [word for pair in kept for word in pair]
+                await self._while_we_lead(
+                    self._keep_script, [self._channels.registry], [len(kept), *words, *gone]
+                )
             except BaseException:
                 registrar.changed.update(batch)
                 raise
@@ -216,8 +242,13 @@ class Desk:
         replies = self._registrar.replies
         while replies:
             batch = replies[:AT_ONCE]
-            async with deadline(), self._client.pipeline(transaction=False) as commands:
-                for reply in batch:
-                    commands.publish(reply.channel, encode(reply.answer))
-                await commands.execute(raise_on_error=False)
+            words = [w for reply in batch for w in (reply.channel, encode(reply.answer))]
+            await self._while_we_lead(self._answer_script, [], words)
             del replies[: len(batch)]
+
+    async def _while_we_lead(self, script: AsyncScript, keys: list[str], words: list[Any]) -> None:
+        epoch = self._registrar.epoch
+        async with deadline():
+            stored = await script(keys=[self._channels.epoch, *keys], args=[epoch, *words])
+        if stored:
+            raise Superseded(int(stored))

@@ -15,7 +15,7 @@ from time import monotonic
 
 from redis.asyncio import Redis
 
-from alpaca_broker.bus.fence import Fence
+from alpaca_broker.bus.fence import EPOCH_IN, Fence
 from alpaca_broker.bus.journal import Superseded
 from alpaca_broker.bus.redis_client import RedisError, deadline
 from alpaca_broker.core.backoff import Patience
@@ -35,8 +35,8 @@ KEPT_GAPS = 1_000
 # nothing was kept is then the answer.
 # KEYS epoch, status, received, gaps
 # ARGV our epoch, status, expiry in s, kept gaps, how many were heard, (name, heard at)…, gap…
-BEAT = """
-local stored = tonumber(redis.call('GET', KEYS[1]) or '') or 0
+BEAT = f"""{EPOCH_IN}
+local stored = epoch_in(KEYS[1])
 if stored > tonumber(ARGV[1]) then return string.format('%d', stored) end
 redis.call('PUBLISH', KEYS[2], ARGV[2])
 local kept = redis.pcall('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
@@ -52,8 +52,8 @@ return ''
 
 # The last words: said, and the place left, only while it is ours.
 # KEYS epoch, status, leader   ARGV our epoch, status, what the lease says from now on
-LEAVE = """
-local stored = tonumber(redis.call('GET', KEYS[1]) or '') or 0
+LEAVE = f"""{EPOCH_IN}
+local stored = epoch_in(KEYS[1])
 if stored > tonumber(ARGV[1]) then return end
 redis.call('PUBLISH', KEYS[2], ARGV[2])
 redis.call('DEL', KEYS[2])

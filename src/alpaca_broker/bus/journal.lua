@@ -11,9 +11,9 @@
 --       {"epoch", stored} we no longer lead   {"moved", last seq} the place is taken
 --       {"lost", last seq} the journal has lost its tail
 --       {"unheard", error} journalled, but Redis did not let us publish
-local stored = redis.call('GET', KEYS[3])
-if (tonumber(stored or '') or 0) > tonumber(ARGV[1]) then
-  return {'epoch', stored}
+local stored = epoch_in(KEYS[3]) -- by EPOCH_IN of bus/fence.py, which goes before this
+if stored > tonumber(ARGV[1]) then
+  return {'epoch', string.format('%d', stored)}
 end
 
 local function publish()

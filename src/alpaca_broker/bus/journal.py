@@ -18,21 +18,21 @@ import redis.asyncio as redis
 from msgspec import Struct, structs
 from redis.exceptions import ResponseError
 
-from alpaca_broker.bus.fence import Fence, always_open
+from alpaca_broker.bus.fence import EPOCH_IN, Fence, always_open
 from alpaca_broker.bus.redis_client import deadline
 from alpaca_broker.core.channels import Channels, begun_name
 from alpaca_broker.core.messages import OrderUpdate, encode
 from alpaca_broker.core.orders import OrderEvent, is_open
 from alpaca_broker.errors import BrokerError
 
-SCRIPT = files("alpaca_broker.bus").joinpath("journal.lua").read_text()
+SCRIPT = EPOCH_IN + files("alpaca_broker.bus").joinpath("journal.lua").read_text()
 REMEMBERED_KEYS = 10_000
 ENTRIES_AT_ONCE = 1_000
 
 # The open orders, written anew in one step. KEYS 1 open orders hash   2 epoch
 # ARGV 1 our epoch   2… (order id, payload)…
-REOPEN = """
-local stored = tonumber(redis.call('GET', KEYS[2]) or '') or 0
+REOPEN = f"""{EPOCH_IN}
+local stored = epoch_in(KEYS[2])
 if stored > tonumber(ARGV[1]) then return string.format('%d', stored) end
 redis.call('DEL', KEYS[1])
 for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end

@@ -14,6 +14,7 @@ from typing import cast
 
 import hiredis
 
+from alpaca_broker.core.lease import Link, link_of
 from alpaca_broker.errors import BusError
 from alpaca_broker.settings import RedisTarget
 
@@ -46,8 +47,8 @@ class Pipe(asyncio.Protocol):
         self.on_replies: Callable[[int, list[hiredis.ReplyError]], None] = lambda n, errors: None
         self.on_room: Callable[[], None] = lambda: None
 
-    async def say_hello(self, target: RedisTarget, name: str) -> int:
-        """Log in and give the connection its name; returns Redis' number of it, or 0.
+    async def say_hello(self, target: RedisTarget, name: str) -> Link:
+        """Log in and give the connection its name; returns what Redis calls it.
 
         Raises:
             BusError: refused, or no answer in time.
@@ -63,9 +64,9 @@ class Pipe(asyncio.Protocol):
             if isinstance(reply, hiredis.ReplyError):
                 text = "check REDIS_USERNAME and REDIS_PASSWORD"
                 raise BusError(self._where, f"{reply}: {text}")
-        number = await self._ask(command(b"CLIENT", b"ID"))
+        info = await self._ask(command(b"CLIENT", b"INFO"))
         self._greeting = None
-        return number if isinstance(number, int) else 0  # not permitted: nobody can cut it, either
+        return link_of(info)  # where that is not permitted nobody can cut it, either
 
     async def _ask(self, question: bytes) -> object:
         self._greeted.clear()

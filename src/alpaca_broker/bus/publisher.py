@@ -19,6 +19,7 @@ import hiredis
 from alpaca_broker.bus.fence import Fence, always_open
 from alpaca_broker.bus.pipe import CONNECT_WITHIN_S, Pipe, command, open_pipe
 from alpaca_broker.core.backoff import Patience
+from alpaca_broker.core.lease import Link
 from alpaca_broker.errors import BusError
 from alpaca_broker.settings import RedisTarget
 from alpaca_broker.telemetry import Seldom
@@ -165,8 +166,7 @@ class Publisher:
         """One connection, from opening to its end. Always raises BusError."""
         pipe = await open_pipe(self._target)
         try:
-            number = await pipe.say_hello(self._target, self._name)
-            await self._be_admitted(pipe, number)
+            await self._be_admitted(pipe, await pipe.say_hello(self._target, self._name))
             self._pipe, pipe.on_replies = pipe, self._replied
             pipe.on_room = self._flush
             if self.error is not None:
@@ -192,9 +192,9 @@ class Publisher:
                 self.lost += lost
                 self.on_lost(lost)
 
-    async def _be_admitted(self, pipe: Pipe, number: int) -> None:
+    async def _be_admitted(self, pipe: Pipe, link: Link) -> None:
         """Nothing is written before the lease names this connection."""
-        place = self._fence.enter(pipe, number, lambda: pipe.is_open)
+        place = self._fence.enter(pipe, link, lambda: pipe.is_open)
         try:
             async with asyncio.timeout(CONNECT_WITHIN_S):
                 await self._fence.admit(place)

@@ -23,6 +23,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from alpaca_broker.core.lease import Link, link_of
 from alpaca_broker.errors import tls_refusal
 from alpaca_broker.settings import RedisTarget
 
@@ -30,8 +31,8 @@ ANSWER_WITHIN_S = 5.0
 CONNECT_WITHIN_S = 3.0
 
 
-# A new connection, and the number by which Redis knows it.
-OnConnected = Callable[[Any, int], Awaitable[None]]
+# A new connection, and what Redis calls it.
+OnConnected = Callable[[Any, Link], Awaitable[None]]
 
 
 def connect(
@@ -40,6 +41,7 @@ def connect(
     """A client for `target`; `name` shows in Redis' CLIENT LIST. Nothing is opened yet."""
     return redis.Redis(
         **target.options(name),
+        protocol=2,  # nothing here needs 3, whose greeting takes two more questions
         redis_connect_func=None if on_connected is None else _greeting(on_connected),
         # Deadlines are the callers', by `deadline()`: redis-py's own would send by way of
         # asyncio.wait_for, which on Python 3.11 can swallow a cancellation (seen: a thread that
@@ -52,16 +54,16 @@ def connect(
 
 
 def _greeting(on_connected: OnConnected) -> Callable[[Any], Awaitable[None]]:
-    """What redis-py says first over each new connection, and then asks for its number."""
+    """What redis-py says first over each new connection, and then asks what Redis calls it."""
 
     async def greet(connection: Any) -> None:
         await connection.on_connect()
-        await connection.send_command("CLIENT", "ID")
+        await connection.send_command("CLIENT", "INFO")
         try:
-            number = int(await connection.read_response())
+            found = link_of(await connection.read_response())
         except ResponseError:
-            return  # not permitted: then nobody can cut it, either
-        await on_connected(connection, number)
+            found = Link()  # not permitted: then nobody can cut it, either
+        await on_connected(connection, found)
 
     return greet
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from hashlib import sha256
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -17,9 +18,21 @@ LASTS_S = 1.5  # after a SIGKILL: at most this, ABSENT_FOR_S and a look until th
 RENEW_EVERY_S = 0.3
 LOOK_EVERY_S = 0.1
 ABSENT_FOR_S = 1.0  # a leader that Redis had forgotten, or frozen out, renews in less
-BREAK_S = 0.5  # longer from one answer to the next: what was in between was not seen
+BREAK_S = 0.5  # longer without a question on its way: what was in between was not seen
 
 MOST_CONNECTIONS = 100  # that a value of somebody else may name
+MOST_NUMBER = 2**63 - 1
+MOST_EPOCH = 2**53 - 2  # one more is still a whole number to every bot
+
+
+class Link(NamedTuple):
+    """A connection by Redis' number of it and by its own end's address.
+
+    A server that was restarted counts anew: only both together are one connection for good.
+    """
+
+    number: int = 0  # 0 where Redis does not tell
+    address: str = ""
 
 
 class Holder(Struct, kw_only=True):
@@ -33,10 +46,22 @@ class Holder(Struct, kw_only=True):
 
 
 class Deployment(Struct, kw_only=True):
-    """The value of `broker:deployment`: whose channels and keys these are."""
+    """The value of `broker:deployment`: whose channels and keys these are.
+
+    It outlives the lease, so that whoever leads next can cut the last leader's connections, and
+    those that the last leader could not cut itself.
+    """
 
     leader: str = ""
     keys: list[str] = []
+    connections: list[int] = []
+    addresses: list[str] = []
+
+    @property
+    def links(self) -> list[Link]:
+        """The connections with their addresses."""
+        links = map(Link, self.connections[:MOST_CONNECTIONS], self.addresses)
+        return [link for link in links if 0 < link.number <= MOST_NUMBER]
 
 
 def holder(value: bytes | None) -> Holder | None:
@@ -57,6 +82,25 @@ def deployment(value: bytes | None) -> Deployment | None:
         return None
 
 
+def link_of(info: object) -> Link:
+    """A connection as Redis' answer to CLIENT INFO describes it.
+
+    Over a Unix socket all have the same address, which tells nobody apart: such a one stays
+    unknown, and is not cut.
+    """
+    text = info.decode("utf-8", "replace") if isinstance(info, bytes) else ""
+    fields = dict(word.partition("=")[::2] for word in text.split())
+    number, address = fields.get("id", ""), fields.get("addr", "")
+    if not number.isdecimal() or not address or address.endswith(":0"):
+        return Link()
+    return Link(int(number), address)
+
+
+def is_epoch(value: bytes | None) -> bool:
+    """Whether an epoch, or none yet, is kept there: what scripts then take it for, too."""
+    return value is None or (value.isdigit() and len(value) < 20 and int(value) <= MOST_EPOCH)
+
+
 def fingerprints(key_ids: Iterable[str]) -> list[str]:
     """What tells deployments apart without telling a key: a hash of each key's id."""
     return sorted(
@@ -75,21 +119,26 @@ class Absence:
     def __init__(self) -> None:
         self._since: float | None = None
         self._answered_at = float("-inf")
+        self._slowest = 0.0
 
-    def saw(self, *, present: bool, now: float) -> bool:
+    def saw(self, *, present: bool, asked: float, now: float) -> bool:
         """Take one look's answer; whether the lease has been absent for long enough.
 
-        A Redis that was frozen, or a stand-by that was, lets too much time pass between two
-        answers: meanwhile the key may have expired under a leader that is well, so the count starts
-        over.
+        A stand-by that was suspended asks nothing for too long; a Redis that was frozen answers
+        later than any lease lasts. Meanwhile the key may have expired under a leader that is well,
+        so the count starts over. A Redis that is only slow is slow for the leader, too: who is well
+        has its time, and two answers more.
         """
-        unseen = now - self._answered_at > BREAK_S
+        took = now - asked
+        unseen = asked - self._answered_at > BREAK_S or took > LASTS_S
         self._answered_at = now
         if present:
             self._since = None
         elif self._since is None or unseen:
-            self._since = now
-        return self._since is not None and now - self._since >= ABSENT_FOR_S
+            self._since, self._slowest = now, 0.0
+        else:
+            self._slowest = max(self._slowest, took)
+        return self._since is not None and now - self._since >= ABSENT_FOR_S + 2 * self._slowest
 
 
 def may_take(held: Holder | None, *, absent: bool, ever_led: bool) -> bool:
