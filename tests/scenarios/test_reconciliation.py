@@ -171,7 +171,11 @@ def test_with_rest_no_help_events_flow_after_five_seconds_and_the_gap_says_so(
     hand.fill(order)
     simulator.call(simulator.simulator.switches.rest.append, trouble)
     simulator.start_server()
-    eventually(lambda: simulator.stats.trading_sessions == 2, why="no second stream")
+    streams = simulator.simulator.links
+    eventually(
+        lambda: simulator.call(lambda: [link.live for link in streams("trading")]) == [True],
+        why="nobody listens again",
+    )
     newer = hand.place("MSFT", 1)
     eventually(lambda: account(rig).state == "degraded", within_s=15)
     assert "not known yet" in account(rig).error
