@@ -11,6 +11,8 @@ import sys
 import threading
 from typing import Any
 
+import hiredis
+
 from alpaca_broker.bus.pipe import command
 from bench.children.lines import answer, leave
 from bench.frames import symbols
@@ -39,9 +41,11 @@ class Listeners:
             wanted = channels[first : first + each] if each else channels
             link = socket.create_connection(("127.0.0.1", self._port))
             link.sendall(command(b"SUBSCRIBE", *wanted))
-            heard = 0
+            reader, heard = hiredis.Reader(), 0
             while heard < len(wanted):
-                heard += link.recv(READ_BYTES).count(b"$9\r\nsubscribe\r\n")
+                reader.feed(link.recv(READ_BYTES))
+                while reader.gets() is not False:
+                    heard += 1
             link.setblocking(False)
             self._open.append(link)
             self._ready.register(link, selectors.EVENT_READ)
