@@ -19,6 +19,7 @@ CALM_AFTER_S = 0.1
 AT_LATEST_S = 0.9
 PRICES_PER_WRITE = 10  # under load a write must stand for that many prices, or wait
 FIELDS_AT_ONCE = 500
+FIELDS_PER_S = 12_000  # a field costs as much as the price itself: beyond, it waits for a newer one
 
 
 class _Time(Struct):
@@ -62,6 +63,7 @@ class Snapshots:
         calm = waited >= CALM_AFTER_S and (
             self.noted >= PRICES_PER_WRITE * writes or self.noted <= PRICES_PER_WRITE
         )
+        calm = calm and len(self.dirty) <= FIELDS_PER_S * waited
         if calm or waited >= AT_LATEST_S:
             self.write(now)
 
