@@ -294,7 +294,7 @@ async def test_while_nobody_knows_how_late_a_feed_is_nothing_is_recovered() -> N
 async def test_of_a_late_feed_what_it_would_have_brought_is_recovered() -> None:
     """That is a quarter of an hour old."""
     began = time() - 20
-    day = [trade(began + n - 900, n) for n in range(-5, 20)]
+    day = [trade(began + n + 0.5 - 900, n) for n in range(-5, 20)]
     stage, rest = Stage("delayed_sip"), PastStub({"AAPL": [*day, trade(began + 5, 99)]})
     stage.backfill._delay_s = lambda: 900.0
     stage.follow({"AAPL"})
