@@ -137,7 +137,7 @@ class FeedStatus(Struct, frozen=True, kw_only=True):
     error: str | None = None
     refused: dict[str, Any] = field(default_factory=dict)  # of feeds: the first hundred
     refused_total: int = 0
-    skipped: int = 0  # prices and quotes that newer ones have replaced, because Redis was behind
+    skipped: int = 0  # prices and quotes that newer ones have replaced, because more came than fits
     turned_away: int = 0  # messages of symbols beyond the most that there may be
     name: str | None = None  # this and what follows: of accounts only
     environment: str | None = None
