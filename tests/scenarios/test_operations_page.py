@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -178,6 +180,18 @@ def full_memory(stage: Stage) -> None:
     stage.fill_memory()
 
 
+def more_than_fits(stage: Stage) -> None:
+    rig = stage.broker(stage.simulator(rate=300.0), price_buffer=200)
+    rig.register("AAPL", "MSFT", "TSLA")
+    eventually(lambda: rig.broker.counters["prices"] > 10)
+    pid = stage.valkey._server._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: rig.broker._prices.feeds[0].status.skipped > 10)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def two_copies(stage: Stage) -> None:
     simulator = stage.simulator()
     user = stage.user("~*", "&*", "+@all", "-client|kill")
@@ -239,6 +253,7 @@ CASES: dict[Callable[[Stage], None], tuple[str, ...]] = {
     no_tls_there: ("TLS to Redis at … failed",),
     no_scripts: ("Redis at … does not permit it",),
     no_price_channels: ("Redis refuses messages",),
+    more_than_fits: ("more comes than fits",),
     full_memory: ("Redis takes nothing in", "Redis at … does not keep the lease"),
     two_copies: (
         "gap of",
