@@ -6,6 +6,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet install
 OURS = --no-deps --no-build-isolation -e .
 # Where there is no C compiler, the installation goes on without it, and Python does the same.
 COMPILED = $(wildcard src/alpaca_broker/market/*.c)
+MADE = $(COMPILED:.c=*.so)
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header pyproject.toml $(ARGS)
 # Tests run side by side; most of their time is waiting.
@@ -50,15 +51,15 @@ contract: .venv/dev ## bring docs/asyncapi.yaml in line with the message types
 	$(BIN)/python docs/make_asyncapi.py >docs/asyncapi.new && mv docs/asyncapi.new docs/asyncapi.yaml
 
 clean: ## remove what was installed and cached
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(MADE) .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/run: requirements.lock pyproject.toml $(COMPILED) | $(BIN)/pip
 	@echo 'installing what it needs into .venv ...'
-	@$(PIP) --require-hashes -r requirements.lock && $(PIP) $(OURS) && touch $@
+	@$(PIP) --require-hashes -r requirements.lock && rm -f $(MADE) && $(PIP) $(OURS) && touch $@
 
 .venv/dev: requirements-dev.lock pyproject.toml $(COMPILED) | $(BIN)/pip
 	@echo 'installing what it needs, and what the tests need, into .venv ...'
-	@$(PIP) --require-hashes -r requirements-dev.lock && $(PIP) $(OURS) && touch $@ .venv/run
+	@$(PIP) --require-hashes -r requirements-dev.lock && rm -f $(MADE) && $(PIP) $(OURS) && touch $@ .venv/run
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { exec >&2; echo \

@@ -24,12 +24,3 @@ def test_the_newest_of_each_symbol_is_handed_out_with_how_many_it_stands_for() -
     assert out[1:] == [("b1", 2.0, 0)]
     assert conflation.skipped == 2
     assert not conflation
-
-
-def test_what_came_over_a_dead_link_is_dropped() -> None:
-    """A gap says so; an old price must not come after it."""
-    conflation, out = kept()
-    conflation.keep("A", "a1", 1.0)
-    conflation.drop()
-    conflation.release(10)
-    assert out == []

@@ -60,6 +60,10 @@ class Office:
         codes = {(kind, symbol): code for symbol, code in (refused or {}).items()}
         self.registrar.view(FeedView(feed, live, topics, codes, prices.get, gone))
 
+    def settle(self, now: float = 0.0) -> None:
+        """As the desk does it soon after."""
+        self.registrar.settle(now)
+
     def told(self) -> list[dict[str, Any]]:
         """The answers since the last look, as they are sent."""
         from alpaca_broker.core.messages import encode
@@ -107,6 +111,18 @@ def test_without_alpaca_there_are_two_answers() -> None:
     office.view("AAPL")
     (second,) = office.told()
     assert (second["pending"], second["accepted"]) == (False, ["AAPL"])
+
+
+def test_nothing_is_confirmed_before_it_is_in_force() -> None:
+    """One settling serves many messages: their answers wait for it."""
+    office = Office()
+    office.view("AAPL")
+    office.registrar.hear(json.dumps(ASK | {"symbols": [], "account_id": "PA1"}).encode(), 0.0)
+    office.registrar.hear(json.dumps(ASK | {"symbols": ["AAPL"]}).encode(), 0.0)
+    assert office.told() == []
+    office.settle()
+    assert [answer["status"] for answer in office.told()] == ["ok", "ok"]
+    assert office.wanted[-1] == ("AAPL",)
 
 
 def test_refused_symbols_have_a_code_and_a_reason() -> None:
@@ -311,6 +327,7 @@ def test_an_unknown_asset_is_taken_back_and_told() -> None:
     assert office.told() == []
     (question,) = office.registrar.unverified
     office.registrar.verified(question, frozenset({"AAPLL"}))
+    office.settle()
     (answer,) = office.told()
     assert answer["accepted"] == ["AAPL"]
     assert answer["rejected"][0]["code"] == "unknown_symbol"
@@ -383,6 +400,7 @@ def test_wishes_are_handed_on_only_when_they_change() -> None:
     for _ in range(3):
         office.says(action="register", symbols=["A"], bot_id="x", ttl=10)
     office.registrar.expire(11.0)
+    office.settle(11.0)
     assert office.wanted == [("A",), ()]
 
 

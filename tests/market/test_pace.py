@@ -86,6 +86,19 @@ def test_what_is_kept_goes_out_piece_by_piece_while_it_lasts(world: World) -> No
     assert world.behind
 
 
+def test_where_nothing_is_late_any_more_more_goes_out_each_time(world: World) -> None:
+    """However many symbols there are, it ends."""
+    world.overwhelm()
+    world.unread_s, world.kept = 0.0, 100_000
+    for _ in range(100):
+        world.tick()
+        if not world.behind:
+            break
+        world.kept += 1_500  # as many symbols again trade before the next tick
+    assert not world.behind
+    assert world.released[:3] == [2 * MOST_AT_ONCE, 4 * MOST_AT_ONCE, 8 * MOST_AT_ONCE]
+
+
 def test_it_ends_after_some_calm_and_needs_more_of_it_where_that_did_not_last(
     world: World,
 ) -> None:
@@ -119,7 +132,7 @@ def test_it_does_not_end_while_anything_is_kept_unread_or_waits_for_redis(world:
 
 def test_the_age_of_what_is_unread_is_its_size_by_our_speed() -> None:
     """Little is nothing; and where nothing was read, nothing is known."""
-    unread = Unread()
+    unread = Unread(9.9)
     assert unread.seconds(10.0, 0, 10**6) == 0.0
     assert unread.seconds(10.1, 1_000_000, 500_000) == pytest.approx(0.05)
     assert unread.seconds(10.2, 1_000_000, 500_000) == 0.0

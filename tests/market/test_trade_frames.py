@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,6 +114,8 @@ def assert_same_or_declined(frame: bytes | str) -> bool:
         USUAL.replace('"z":"C"', '"z":"C","tks":"A","n":1.5,"b":true,"e":null'),
         '{"S":"AAPL","t":"2026-12-31T23:59:59.000000500Z","p":1.5,"T":"t"}',
         '{"T":"t","S":"BTC/USD","p":98123.4,"s":0.00123,"t":"2026-01-05T15:00:00.1Z","i":7,"tks":"B"}',
+        USUAL.replace("52983525029461", "3447222699101865076"),  # as of crypto
+        USUAL.replace("52983525029461", "9223372036854775807"),
     ],
 )
 def test_what_alpaca_sends_is_taken_as_a_whole(part: str) -> None:
@@ -215,6 +220,15 @@ def test_what_is_kept_while_redis_is_behind_is_the_same_too(parts: list[str]) ->
     whole.kept.release(100)
     single.kept.release(100)
     assert outcome(whole, its) == outcome(single, theirs)
+
+
+@pytest.mark.skipif(
+    shutil.which("cc") is None or not Path(sysconfig.get_paths()["include"], "Python.h").exists(),
+    reason="no C compiler is here, or none of Python's headers",
+)
+def test_a_compiler_that_is_there_is_used() -> None:
+    """Else all of the above would be skipped, and nobody would know."""
+    assert COMPILED
 
 
 def test_without_a_compiler_every_frame_is_left_to_the_decoder() -> None:

@@ -86,6 +86,10 @@ def test_behind_a_frozen_redis_prices_conflate_orders_do_not_and_the_reader_neve
             assert publisher is not None
             assert publisher.waiting < 500 + 200
             assert rig.broker.status().conflating
+            # Alpaca ends the link meanwhile: what was kept of it is told, too.
+            sessions = simulator.stats.market_sessions
+            simulator.call(simulator.simulator.cut, "market")
+            eventually(lambda: simulator.stats.market_sessions > sessions, why="no new link")
             hand = simulator.simulator.by_hand(KEY_ID)
             order = simulator.call(hand.place, "AAPL", 10)
             for _ in range(10):

@@ -135,7 +135,9 @@ class Desk:
             while self._registrar.unverified:
                 question = self._registrar.unverified.pop(0)
                 self._registrar.verified(question, await unknown(question.doubtful))
+                self._settle_soon(monotonic())
                 self.work()
+                await asyncio.sleep(0)  # a list that is there already makes nobody wait
 
     async def restore(self) -> None:
         """Take up the wishes that were kept, before anything is asked of Alpaca.
@@ -190,6 +192,7 @@ class Desk:
             if now - expired_at >= EXPIRE_EVERY_S:
                 expired_at = now
                 self._registrar.expire(now)
+                self._settle_soon(now)
             if message is not None:
                 pinged_at, heard_at = None, now
                 taken += 1
@@ -215,7 +218,11 @@ class Desk:
 
     def _settle(self) -> None:
         self._settles, began = False, monotonic()
-        self._registrar.settle(began)
+        try:
+            self._registrar.settle(began)
+        except Exception:  # nobody else would hear of it; the next look at who listens settles anew
+            log.exception("what bots want could not be settled, which is a mistake of ours")
+        self.work()
         ended = monotonic()
         self._settle_at = ended + (SETTLING_S - 1) * (ended - began)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from time import monotonic
 
 from msgspec import Struct
 
@@ -84,6 +83,7 @@ class Registrar:
         self.registry = Registry(rules.symbols_per_bot)
         self.changed: set[str] = set()  # bots whose wishes are not yet kept
         self.replies: list[Reply] = []  # not yet sent
+        self._held: list[Reply] = []  # not to be sent before what they confirm is in force
         self.unverified: list[Question] = []  # whose symbols are not yet looked up
         self.epoch = 0
         self.unsettled = False  # what bots want has changed since `settle`
@@ -92,6 +92,7 @@ class Registrar:
         """We lead: what was asked before was the former leader's to answer."""
         self.epoch = epoch
         self.replies.clear()
+        self._held.clear()
         self._answers.clear()
 
     def hear(self, payload: bytes, now: float) -> None:
@@ -132,7 +133,7 @@ class Registrar:
             self.changed.add(bot)
             names = _some(tuple(sorted(unknown)))
             self._complain("%s: no such asset at Alpaca: %s", bot or "a bot", names)
-            self.settle(monotonic())
+            self.unsettled = True
         self._decide()
 
     def expire(self, now: float) -> None:
@@ -140,19 +141,21 @@ class Registrar:
         if gone := self.registry.expire(now):
             log.info("%s did not renew in time and is forgotten", _some(tuple(gone)))
             self.changed.update(gone)
-            self.settle(now)
+            self.unsettled = True
 
     def settle(self, now: float) -> bool:
         """Tell what is wanted now, where that is something else than before.
 
         This looks at everything that anybody wants: once for many messages, not for each.
         """
-        self.unsettled = False
         wanted = self._demand.settle(self.registry.topics(), self._listened, now)
         before = self._handed_on
         self._handed_on = (wanted, self.registry.account_names())
         if self._handed_on != before:
             self._on_change(*self._handed_on)
+        self.unsettled = False
+        self.replies += self._held
+        self._held.clear()
         return self._handed_on[0] != before[0]
 
     def _apply(self, registration: Registration, now: float) -> None:
@@ -232,8 +235,8 @@ class Registrar:
             self._reply(reply)
 
     def _reply(self, reply: Reply) -> None:
-        if len(self.replies) < MOST_REPLIES:  # Redis is away: whoever asked asks again
-            self.replies.append(reply)
+        if len(self.replies) + len(self._held) < MOST_REPLIES:  # else: whoever asked asks again
+            (self._held if self.unsettled else self.replies).append(reply)
 
     def _complain_of(self, registration: Registration) -> None:
         first, more = registration.rejected[0], len(registration.rejected) - 1

@@ -16,7 +16,7 @@
 #define MOST_CONDITIONS 256
 #define MOST_PART 256        /* bytes of what Python prepared */
 #define MOST_DIGITS 15       /* what a double keeps, whatever the digits are */
-#define MOST_INTEGER 18      /* digits that fit 64 bits, whatever they are */
+#define MOST_INTEGER "9223372036854775807"
 #define MOST_PAYLOAD (512 + MOST_SYMBOL + MOST_EXCHANGE + MOST_CONDITIONS + 2 * MOST_PART)
 
 typedef struct {
@@ -117,7 +117,7 @@ static const char *read_number(const char *at, Slice *found, Py_ssize_t *fractio
         /* Very small numbers have an exponent when they are written. */
         if (*from == '0' && point == from + 1 && strncmp(point + 1, "0000", 4) == 0)
             return NULL;
-    } else if (digits > MOST_INTEGER) {
+    } else if (digits >= 19 && (digits > 19 || memcmp(from, MOST_INTEGER, 19) > 0)) {
         return NULL;
     }
     found->at = from;
@@ -128,7 +128,7 @@ static const char *read_number(const char *at, Slice *found, Py_ssize_t *fractio
 /* As a float is written: a point, at least one digit behind it, and no zeros at the end. */
 static const char *read_float(const char *at, Slice *found)
 {
-    Py_ssize_t fraction;
+    Py_ssize_t fraction = 0;
     const char *next = read_number(at, found, &fraction);
     if (next == NULL || (fraction == 0 && found->n > MOST_DIGITS))
         return NULL;
@@ -142,7 +142,7 @@ static const char *read_float(const char *at, Slice *found)
 
 static const char *read_size(const char *at, Slice *found)
 {
-    Py_ssize_t fraction;
+    Py_ssize_t fraction = 0;
     const char *next = read_number(at, found, &fraction);
     if (next == NULL || fraction == 0)
         return next;
@@ -155,7 +155,7 @@ static const char *read_size(const char *at, Slice *found)
 
 static const char *read_integer(const char *at, Slice *found)
 {
-    Py_ssize_t fraction;
+    Py_ssize_t fraction = 0;
     const char *next = read_number(at, found, &fraction);
     return fraction == 0 ? next : NULL;
 }
@@ -248,7 +248,7 @@ static const char *read_time(const char *at, Trade *trade)
 static const char *read_other(const char *at)
 {
     Slice any;
-    Py_ssize_t fraction;
+    Py_ssize_t fraction = 0;
     if (*at == '"')
         return read_string(at, &any);
     if (is_digit(*at))

@@ -33,7 +33,3 @@ class Conflation(Generic[T]):
         """Redis has caught up: hand out so many."""
         for symbol in list(self.waiting)[:most]:
             self._hand_out(*self.waiting.pop(symbol))
-
-    def drop(self) -> None:
-        """What is kept is of a link that ended: a gap says what was missed."""
-        self.waiting.clear()

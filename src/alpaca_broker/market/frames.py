@@ -37,12 +37,12 @@ class Frames:
         self._complaints, self._waits = Seldom(1.0), Seldom(10.0)
         self._link: Link | None = None
         self._lanes: Lanes | None = None
-        self._unread = Unread()
+        self._unread = Unread(monotonic())
         self.waits_for_room = False
 
     def begin(self, link: Link, lanes: Lanes) -> None:
         """From now on frames come over this link, and go to these lanes."""
-        self._link, self._lanes, self._unread = link, lanes, Unread()
+        self._link, self._lanes, self._unread = link, lanes, Unread(monotonic())
 
     def end(self) -> None:
         """The link has ended."""

@@ -73,7 +73,5 @@ class Lanes:
         self.others.show_books({EVERY})
 
     def link_ended(self) -> None:
-        """What waited is told by a gap, and nothing that was is current."""
-        for kept in self._kept:
-            kept.drop()
+        """Nothing that was is current."""
         self.confirmed(NO_TOPICS)

@@ -284,6 +284,7 @@ class MarketFeed:
                 await self._frames.read(say, talk.excuse)
         finally:
             self._frames.end()
+            self.release(sys.maxsize)  # it was heard before the gap that begins here
             # What a dead link had acknowledged is no longer true, nor are its prices current.
             if session.acked:
                 self._continuity.breaks(session.acked.symbols, sys.exc_info()[1])

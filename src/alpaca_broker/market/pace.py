@@ -9,14 +9,19 @@ of each symbol, and go out at a measured pace: what is saved is the time to read
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
+log = logging.getLogger(__name__)
+
 TICK_S = 0.025
 LATE_S = 0.05  # so old is what arrives unread: twice in turn, and prices are kept
 LEAST_UNREAD = 64 * 1024  # bytes; less is what any turn of a busy loop finds
-MOST_AT_ONCE = 1_000  # of each feed and kind, every tick: 10,000 symbols in a quarter of a second
+# Of each feed and kind, every tick: 10,000 symbols in a quarter of a second. Where nothing is late
+# any more there is time for more, twice as much each tick.
+MOST_AT_ONCE = 1_000
 FIRST_CALM = 4  # ticks without trouble before everything is published again
 MOST_CALM = 200  # the same where it did not last, doubled each time
 LASTED_S = 1.0
@@ -46,6 +51,7 @@ class Pace:
         self._release, self._on_behind = release, on_behind
         self._late = self._calm = 0
         self._needed = FIRST_CALM
+        self._most = MOST_AT_ONCE
         self._ended_at = float("-inf")
 
     def begin(self, why: str, now: float) -> None:
@@ -54,6 +60,7 @@ class Pace:
         lasted = now - self._ended_at >= LASTED_S
         self._needed = FIRST_CALM if lasted else min(self._needed * 2, MOST_CALM)
         self._calm = self._late = 0
+        self._most = MOST_AT_ONCE
         self._on_behind(why)
 
     def tick(self, now: float) -> None:
@@ -67,7 +74,8 @@ class Pace:
         elif not self._publisher.keeps_up:
             self._calm = 0
         else:
-            more = self._release(MOST_AT_ONCE)
+            self._most = MOST_AT_ONCE if late else self._most * 2
+            more = self._release(self._most)
             self._calm = 0 if more or late else self._calm + 1
             if self._calm >= self._needed:
                 self._publisher.behind, self._ended_at = False, now
@@ -76,14 +84,17 @@ class Pace:
         """Tick until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
-            self.tick(monotonic())
+            try:
+                self.tick(monotonic())
+            except Exception:  # it must not end the feeds
+                log.exception("what waits could not be let out, which is a mistake of ours")
 
 
 class Unread:
     """How old what arrives unread is: by how much of it there is, and how fast we read."""
 
-    def __init__(self) -> None:
-        self._at, self._read = 0.0, 0
+    def __init__(self, now: float) -> None:
+        self._at, self._read = now, 0
 
     def seconds(self, now: float, read: int, unread: int) -> float:
         """`read` and `unread` are bytes: of this link so far, and in the socket."""

@@ -114,7 +114,7 @@ class PriceLanes:
 
     def look_up(self, symbol: str, trade: LatestTrade, received_at: float) -> None:
         """Note a price that REST told, unless the stream has told a newer one meanwhile."""
-        if symbol in self.snapshots.latest:
+        if symbol in self.snapshots.latest or symbol in self.kept.waiting:
             return
         lane = self._lanes.get(symbol) or self._new_lane(symbol)
         if lane is None:
