@@ -22,6 +22,7 @@ def registered(registrar: Registrar, bots: int, reply_to: str) -> None:
     for number in range(bots):
         message = {"action": "register", "symbols": ["AAPL"], "bot_id": f"bot{number}"}
         registrar.hear(json.dumps(message | {"reply_to": reply_to}).encode(), monotonic())
+    registrar.settle(monotonic())
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
