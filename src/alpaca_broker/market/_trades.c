@@ -524,6 +524,34 @@ failed:
     return NULL;
 }
 
+/* (trade, received_at, stands for) of a symbol; what is known of it is changed in place where nobody
+   else holds it, which is the usual case and saves most of the cost. */
+static int put_entry(PyObject *kept, PyObject *symbol, PyObject *known, PyObject *whole,
+                     PyObject *received_at, long stands_for)
+{
+    PyObject *count = PyLong_FromLong(stands_for);
+    if (count == NULL)
+        return 0;
+    PyObject *values[] = {whole, received_at, count};
+    PyObject *entry = known != NULL && Py_REFCNT(known) == 1 ? known : PyTuple_New(3);
+    if (entry == NULL) {
+        Py_DECREF(count);
+        return 0;
+    }
+    for (int i = 0; i < 3; i++) {
+        PyObject *old = entry == known ? PyTuple_GET_ITEM(entry, i) : NULL;
+        Py_INCREF(values[i]);
+        PyTuple_SET_ITEM(entry, i, values[i]);
+        Py_XDECREF(old);
+    }
+    Py_DECREF(count);
+    if (entry == known)
+        return 1;
+    int ok = PyDict_SetItem(kept, symbol, entry) == 0;
+    Py_DECREF(entry);
+    return ok;
+}
+
 static PyObject *keep(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     if (count != 3 || !PyDict_Check(args[1])) {
@@ -538,20 +566,22 @@ static PyObject *keep(PyObject *module, PyObject *const *args, Py_ssize_t count)
     long replaced = 0;
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *symbol = PyUnicode_FromStringAndSize(trades[i].symbol.at, trades[i].symbol.n);
-        PyObject *known = symbol == NULL ? NULL : PyDict_GetItemWithError(kept, symbol);
-        long stands_for = 0;
-        if (known != NULL && PyTuple_Check(known) && PyTuple_GET_SIZE(known) == 3) {
-            stands_for = PyLong_AsLong(PyTuple_GET_ITEM(known, 2)) + 1;
+        PyObject *whole = PyBytes_FromStringAndSize(trades[i].whole.at, trades[i].whole.n);
+        int ok = symbol != NULL && whole != NULL;
+        PyObject *known = ok ? PyDict_GetItemWithError(kept, symbol) : NULL;
+        ok = ok && !PyErr_Occurred();
+        if (ok && known != NULL && PyTuple_CheckExact(known) && PyTuple_GET_SIZE(known) == 3) {
+            long stands_for = PyLong_AsLong(PyTuple_GET_ITEM(known, 2));
             replaced++;
+            ok = stands_for >= 0 && put_entry(kept, symbol, known, whole, args[2], stands_for + 1);
+        } else if (ok) {
+            ok = put_entry(kept, symbol, NULL, whole, args[2], 0);
         }
-        PyObject *entry = PyErr_Occurred() ? NULL
-            : Py_BuildValue("(y#Ol)", trades[i].whole.at, trades[i].whole.n, args[2], stands_for);
-        int ok = entry != NULL && PyDict_SetItem(kept, symbol, entry) == 0;
         Py_XDECREF(symbol);
-        Py_XDECREF(entry);
+        Py_XDECREF(whole);
         if (!ok) {
             PyMem_Free(trades);
-            return NULL;
+            return PyErr_Occurred() ? NULL : PyErr_NoMemory();
         }
     }
     PyMem_Free(trades);
