@@ -21,9 +21,9 @@ in brackets, the least and the most. All processes (simulator, broker or rival, 
 bot) share the same cores.
 
 - *broker*: `alpaca-broker run`, a process of its own, in its default settings, but for
-  `CHECK_SYMBOLS=false` and `FORGET_UNHEARD_AFTER` (symbols are invented, and some are heard by nobody,
-  on purpose); where throughput is measured with `PRICES_WHEN_BEHIND=wait`, so that every price counts.
-  Messages per second are the PUBLISH commands that the server has carried out.
+  `CHECK_SYMBOLS=false` and `FORGET_UNHEARD_AFTER` (symbols are invented, and some are heard by
+  nobody, on purpose); where throughput is measured with `PRICES_WHEN_BEHIND=wait`, so that every
+  price counts. Messages per second are the PUBLISH commands that the server has carried out.
 - *alpaca-py + redis.publish*: unmodified `StockDataStream`, and in its handler `json.dumps` of five
   fields and `redis.Redis().publish`, one process. *alpaca-py, empty handler*: without these two.
   It speaks MessagePack, as it always does, and gets it uncompressed.
