@@ -190,7 +190,7 @@ class Registrar:
                     "%s %s %s",
                     registration.bot or "a bot",
                     "registered" if registration.action == "register" else "unregistered",
-                    _some(registration.symbols) or "everything",
+                    _some(registration.symbols) or _other_than_symbols(registration),
                     extra=fields(bot=registration.bot, symbols=len(registration.symbols)),
                 )
         if registration.reply_to is not None:
@@ -251,6 +251,12 @@ class Registrar:
     def _complain(self, text: str, *args: object) -> None:
         if self._complaints.may_say():
             log.warning(f"{text}%s", *args, self._complaints.more())
+
+
+def _other_than_symbols(registration: Registration) -> str:
+    if registration.action == "register" and registration.account_id is not None:
+        return f"for the orders of {registration.account_id}"
+    return "everything"
 
 
 def _unknown_account(name: str) -> Rejected:
