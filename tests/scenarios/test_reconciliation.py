@@ -13,6 +13,7 @@ import redis
 from ledger import journal, settles
 from support import KEY_ID, Rig, eventually
 
+from alpaca_broker.core import orderbook
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
 from alpaca_broker.simulator.accounts import account_id_of
@@ -348,3 +349,24 @@ def test_an_event_that_waits_for_a_lost_one_does_not_wait_for_the_budget(
         entries = eventually(lambda: len(j := journal(valkey.port, rig.channels)) >= 3 and j)
         assert [int(entry["filled_qty"]) for entry in entries] == [0, 3, 7]
         assert [entry["source"] for entry in entries] == ["stream", "reconcile", "stream"]
+
+
+def test_an_event_that_is_let_go_without_the_one_before_it_is_told_as_such(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REST does not help in time: the order of events is broken, and bots are told; then mended."""
+    monkeypatch.setattr(orderbook, "HOLD_S", 0.5)
+    hand, simulator = Hand(rig.simulator), rig.simulator
+    order = hand.place("AAPL", 10)
+    settles(rig.valkey.port, rig.channels, simulator)
+    trouble = RestTrouble(status=500, prefix="/v2/")
+    simulator.call(simulator.simulator.switches.rest.append, trouble)
+    simulator.call(simulator.simulator.lose_trade_updates, 1)
+    hand.fill(order, 3)
+    hand.fill(order, 4)
+    (gap,) = eventually(lambda: gaps(rig), why="nobody was told")
+    assert (gap["recovered"], "came without" in gap["reason"]) == (False, True)
+    assert journal(rig.valkey.port, rig.channels)[-1]["filled_qty"] == 7
+    simulator.call(simulator.simulator.switches.rest.clear)
+    eventually(lambda: gaps(rig)[-1].get("again"), why="that it is mended was not told")
+    settles(rig.valkey.port, rig.channels, simulator)

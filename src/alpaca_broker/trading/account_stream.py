@@ -85,7 +85,8 @@ class AccountStream:
         self._heard_until: float | None = None  # all that was heard until then is in the journal
         self.lane = OrderLane()
         self._reconciler = Reconciler(
-            keys.environment, self.lane, self._checked, calls_per_minute=calls_per_minute
+            *(keys.environment, self.lane, self._checked, self._let_go),
+            calls_per_minute=calls_per_minute,
         )
         self.account: Account | None = None
 
@@ -276,6 +277,18 @@ class AccountStream:
         outage = Outage()
         outage.begins(since, (), f"the order stream did not bring {what}")
         self._tell_gap(outage.ends(round(time(), 6), (), self._epoch), recovered=True)
+
+    def _let_go(self, events: int) -> None:
+        """These waited for what was before them, which REST did not show in time: that is told."""
+        if self._doubt is not None:
+            return  # that is told already
+        what = "an order event" if events == 1 else f"{events} order events"
+        outage = Outage()
+        reason = f"{what} came without what was before, which REST did not show in time"
+        outage.begins(time() - HOLD_S, (), reason)
+        gap = self._tell_gap(outage.ends(round(time(), 6), (), self._epoch), recovered=False)
+        if gap is not None:
+            self._missed = [*self._missed[-MOST_MISSED:], gap]
 
     def _end_outage(self, at: float, *, recovered: bool) -> Gap | None:
         gap = self._outage.ends(at, (), self._epoch)

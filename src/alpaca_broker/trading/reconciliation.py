@@ -56,10 +56,12 @@ class Reconciler:
         environment: Environment,
         lane: OrderLane,
         on_checked: Callable[[], None],
+        on_let_go: Callable[[int], None],
         *,
         calls_per_minute: float,
     ) -> None:
         self._environment, self._lane, self._on_checked = environment, lane, on_checked
+        self._on_let_go = on_let_go
         self._budget = Budget(calls_per_minute, max(calls_per_minute / 2, 4), monotonic())
         self._book = OrderBook()
         self._restored, self._doubt = asyncio.Event(), asyncio.Event()
@@ -207,8 +209,9 @@ class Reconciler:
         """Let go what waited too long for an event before it, until cancelled."""
         while True:
             await asyncio.sleep(SETTLE_EVERY_S)
-            if self._held is None:
-                self._tell(self._book.release(monotonic()))
+            if self._held is None and (let_go := self._book.release(monotonic())):
+                self._tell(let_go)
+                self._on_let_go(len(let_go))
 
     async def _try_to_look(self, rest: TradingRest, *, whole: bool) -> bool:
         """A look; whether it has told all that there was to tell."""
