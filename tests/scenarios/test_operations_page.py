@@ -198,6 +198,7 @@ def two_copies(stage: Stage) -> None:
     first = stage.broker(simulator, **user)
     eventually(lambda: first.broker.status().state == "live")
     first.register("AAPL")
+    eventually(lambda: first.broker.counters["prices"], why="nothing that could be missed")
     second = stage.broker(simulator, **user)
     stage.stands_by(second)
     first.broker.stop()
