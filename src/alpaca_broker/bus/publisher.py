@@ -97,15 +97,17 @@ class Publisher:
         """Take any other command in RESP; it goes out in the same order."""
         self._waiting.append(command)
         if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._flush_soon()
 
     def send_all(self, commands: list[bytes]) -> None:
         """Take several of these."""
         self._waiting += commands
         if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self._flush)
 
     @property
     def has_room(self) -> bool:

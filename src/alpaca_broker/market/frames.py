@@ -66,12 +66,10 @@ class Frames:
         publisher, prices = lanes.publisher, lanes.prices
         while True:
             frame = await link.receive()
-            if self._whole and not self._continuity.reads_trades:
-                now = round(time(), 6)
-                if prices.take(frame, now):
-                    self._continuity.heard_trades(now)
-                else:
-                    await self.hear(frame, say)
+            now = round(time(), 6)
+            whole = self._whole and not self._continuity.reads_trades
+            if whole and prices.take(frame, now):
+                self._continuity.heard_trades(now)
             else:
                 await self.hear(frame, say)
             if not publisher.has_room:
