@@ -148,6 +148,25 @@ def test_ctrl_c_ends_the_loop_cleanly(valkey: EmbeddedRedis, prefix: str) -> Non
         eventually(lambda: broker.registrations[-1]["action"] == "unregister")
 
 
+def test_ctrl_c_is_seen_whichever_thread_it_is_given_to(valkey: EmbeddedRedis) -> None:
+    """Then it does not end the wait of the main thread, whose handler it is that has to run."""
+    done = run(
+        "import os, signal, threading, time\n"
+        "from alpaca_broker import Client\n"
+        "def elsewhere():\n"
+        "    time.sleep(0.3)  # by now the main thread waits\n"
+        "    signal.pthread_kill(threading.get_ident(), signal.SIGINT)\n"
+        "with Client('redis://127.0.0.1:' + os.environ['PORT']) as client:\n"
+        "    prices = client.prices('AAPL')\n"
+        "    for wait in (lambda: next(prices), lambda: prices.poll(60)):\n"
+        "        threading.Thread(target=elsewhere).start()\n"
+        "        try: wait()\n"
+        "        except KeyboardInterrupt: print('interrupted')\n",
+        PORT=str(valkey.port),
+    )
+    assert (done.stdout, done.stderr) == ("interrupted\n" * 2, "")
+
+
 def test_a_notebook(valkey: EmbeddedRedis, prefix: str) -> None:
     """A loop runs in the main thread, cell after cell: both clients work in its midst."""
     script = (

@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Iterable, Iterator
+from math import inf
 from operator import attrgetter
-from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
@@ -19,7 +19,7 @@ from alpaca_broker.client.arguments import checked_handler
 from alpaca_broker.client.engine import Engine
 from alpaca_broker.client.front import Front, Handler
 from alpaca_broker.client.handlers import HANDLER_ENDS_WITHIN_S, Dispatcher
-from alpaca_broker.client.inbox import Portion
+from alpaca_broker.client.inbox import Bell, Portion
 from alpaca_broker.client.market_data import BarUpdate, MarketData, QuoteUpdate
 from alpaca_broker.client.subscription import Subscription
 from alpaca_broker.client.updates import Gap, OrderUpdate, PriceUpdate
@@ -36,10 +36,10 @@ class Stream(Generic[Update]):
     def __init__(self, client: Client, subscription: Subscription) -> None:
         # The client is kept alive: closing it ends the stream.
         self._client, self._subscription, self._plain = client, subscription, client._plain
-        self._awake = Event()
+        self._bell = Bell()
         self._portion = Portion()
         self._ready: Iterator[Update] = iter(())
-        subscription.inbox.bell = self._awake.set
+        subscription.inbox.bell = self._bell.ring
         # A stream that is simply dropped is followed no longer.
         weakref.finalize(self, client._engine.drop, subscription).atexit = False
 
@@ -78,14 +78,15 @@ class Stream(Generic[Update]):
     def _refill(self, timeout: float | None) -> bool:
         """Wait until something has come; False where nothing will, or not in time."""
         inbox = self._subscription.inbox
+        until = inf if timeout is None else monotonic() + timeout
         while True:
-            self._awake.clear()
             closed = inbox.closed
             if taken := self._portion.take(inbox):
                 updates: Iterator[Any] = iter(taken)
                 self._ready = map(attrgetter("raw"), updates) if self._plain else updates
                 return True
-            if closed or not self._awake.wait(timeout):
+            # What was rung for may have been taken already, so it is looked at again.
+            if closed or not self._bell.wait(until - monotonic()):
                 return False
 
 

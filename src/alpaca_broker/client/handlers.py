@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from threading import Event, Lock, Thread, current_thread
+from threading import Lock, Thread, current_thread
 from typing import Any
 
-from alpaca_broker.client.inbox import Item, Portion
+from alpaca_broker.client.inbox import Bell, Item, Portion
 from alpaca_broker.client.subscription import Subscription
 
 log = logging.getLogger("alpaca_broker.client")
@@ -24,7 +24,7 @@ class Dispatcher:
 
     def __init__(self, plain: bool) -> None:
         self._plain = plain
-        self._awake = Event()
+        self._bell = Bell()
         self._lock = Lock()
         self._handlers: tuple[tuple[Subscription, Callable[[Any], object], Portion], ...] = ()
         self._thread: Thread | None = None
@@ -34,8 +34,8 @@ class Dispatcher:
         """Call `handler` with what comes."""
         with self._lock:
             self._handlers = (*self._handlers, (subscription, handler, Portion()))
-            subscription.inbox.bell = self._awake.set
-            self._awake.set()
+            subscription.inbox.bell = self._bell.ring
+            self._bell.ring()
             if self._thread is None and not self._closed:
                 self._thread = Thread(None, self._run, "alpaca-broker-handlers", daemon=True)
                 self._thread.start()
@@ -45,7 +45,7 @@ class Dispatcher:
         with self._lock:
             self._closed = True
             thread = self._thread
-        self._awake.set()
+        self._bell.ring()
         if thread is None or thread is current_thread():
             return
         thread.join(within_s)
@@ -54,7 +54,6 @@ class Dispatcher:
 
     def _run(self) -> None:
         while not self._closed:
-            self._awake.clear()
             idle = True
             for subscription, handler, portion in self._handlers:
                 taken = portion.take(subscription.inbox)
@@ -64,7 +63,7 @@ class Dispatcher:
                         return
                     self._call(handler, item)
             if idle:
-                self._awake.wait()
+                self._bell.wait()
 
     def _call(self, handler: Callable[[Any], object], item: Item) -> None:
         try:

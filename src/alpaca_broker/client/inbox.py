@@ -8,6 +8,7 @@ them. Whole batches change hands, so that no lock is taken for a single message.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from threading import Lock
 from time import monotonic
 
@@ -22,6 +23,40 @@ MOST_GAPS = 1_000
 MOST_OTHERS = 10_000
 AT_ONCE = 1_024
 QUICK_S = 0.02  # a bot that takes longer for what it took is given less at once
+SIGNAL_SEEN_WITHIN_S = 0.25
+
+
+class Bell:
+    """Rung by any thread, waited for by one; a ring that nobody waited for is kept, once.
+
+    A bare lock, not `threading.Event`: there is no Python in it that Ctrl-C could break off half
+    way, which left the event's own lock taken for ever. It is also quicker.
+    """
+
+    def __init__(self) -> None:
+        self._silence = Lock()
+        self._silence.acquire()
+
+    def ring(self) -> None:
+        """Let the one go on who waits, or who will."""
+        try:
+            self._silence.release()
+        except RuntimeError:
+            pass  # rung already
+
+    def wait(self, timeout: float = inf) -> bool:
+        """Wait until it is rung; False where it was not in time.
+
+        In short waits: a signal that comes just before one does not end it, and its handler, so
+        also Ctrl-C, would then run with the next ring only.
+        """
+        until = monotonic() + timeout
+        while not self._silence.acquire(
+            timeout=max(0.0, min(SIGNAL_SEEN_WITHIN_S, until - monotonic()))
+        ):
+            if monotonic() >= until:
+                return False
+        return True
 
 
 class Inbox:
