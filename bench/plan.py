@@ -27,7 +27,7 @@ class Plan:
     registrations: int = 10_000
     received: int = 300_000
     starts: int = 7
-    overload_s: float = 15.0
+    overload_s: float = 5.0
 
     def pairs(self) -> list[tuple[int, int]]:
         """(batch, listeners), batch by batch."""
