@@ -143,7 +143,7 @@ class Registrar:
             self.changed.update(gone)
             self.unsettled = True
 
-    def settle(self, now: float) -> bool:
+    def settle(self, now: float) -> None:
         """Tell what is wanted now, where that is something else than before.
 
         This looks at everything that anybody wants: once for many messages, not for each.
@@ -156,7 +156,6 @@ class Registrar:
         self.unsettled = False
         self.replies += self._held
         self._held.clear()
-        return self._handed_on[0] != before[0]
 
     def _apply(self, registration: Registration, now: float) -> None:
         if registration.action == "unregister" and not registration.bot:
