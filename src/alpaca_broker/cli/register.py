@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from alpaca_broker.cli.shared_options import EnvFile
 from alpaca_broker.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ _Account = Annotated[
 ]
 _Bot = Annotated[
     str | None, typer.Option("--bot-id", help="Who asks; else the account.", metavar="NAME")
-]
-_EnvFile = Annotated[
-    Path | None,
-    typer.Option(help="Settings that the environment does not give.", show_default="configs/.env"),
 ]
 _Wait = Annotated[
     float,
@@ -61,7 +58,7 @@ def register(
         ),
     ] = None,
     wait: _Wait = WAIT_S,
-    env_file: _EnvFile = None,
+    env_file: EnvFile = None,
 ) -> None:
     """Register symbols, or an account, for a bot, and tell the broker's answer.
 
@@ -82,7 +79,7 @@ def unregister(
     account: _Account = None,
     bot_id: _Bot = None,
     wait: _Wait = WAIT_S,
-    env_file: _EnvFile = None,
+    env_file: EnvFile = None,
 ) -> None:
     """Take symbols, or everything, from what a bot has registered, and tell the answer."""
     if not (bot_id or account):

@@ -11,12 +11,12 @@ import re
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from alpaca_broker.cli import message_lines
+from alpaca_broker.cli.shared_options import EnvFile
 from alpaca_broker.cli.stop_request import stop_on_signals
 
 NO_HEARTBEAT_S = 3.0
@@ -38,12 +38,7 @@ def watch(
     register: Annotated[
         bool, typer.Option(help="Register the symbols, for as long as this runs.")
     ] = True,
-    env_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="Settings that the environment does not give.", show_default="configs/.env"
-        ),
-    ] = None,
+    env_file: EnvFile = None,
 ) -> None:
     """Print prices and orders as they come, one line each, until Ctrl-C.
 
