@@ -210,12 +210,17 @@ def test_unreachable_redis_is_advice(start: Any) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("AA PL",), ("AAPL", "--bot-id", "not allowed"), ()],
-    ids=["symbol", "bot", "none"],
+    [
+        ("register", "AA PL"),
+        ("register", "AAPL", "--bot-id", "not allowed"),
+        ("register",),
+        ("unregister", "AAPL"),
+    ],
+    ids=["symbol", "bot", "none", "whose"],
 )
 def test_what_the_broker_would_refuse_is_not_sent(start: Any, arguments: tuple[str, ...]) -> None:
-    """A bad symbol or bot id, or no symbol at all: exit code 2, without asking Redis."""
-    command = start("register", *arguments, REDIS_PORT=str(free_port()))
+    """A bad symbol or bot id, no symbol at all, or nobody's: exit code 2, without asking Redis."""
+    command = start(*arguments, REDIS_PORT=str(free_port()))
     assert command.code() == 2
     assert command.err.splitlines()[-1].startswith("alpaca-broker: ")
     assert "Traceback" not in command.err

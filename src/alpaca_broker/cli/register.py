@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alpaca_broker.cli.shared_options import EnvFile
-from alpaca_broker.errors import BrokerError
+from alpaca_broker.errors import BrokerError, ConfigError
 
 if TYPE_CHECKING:
     from redis.client import PubSub
@@ -39,7 +39,6 @@ _Wait = Annotated[
 ]
 
 WAIT_S = 10.0
-_NOBODY_NAMED = "note: without --bot-id or --account the wish joins the shared pool"
 
 
 def register(
@@ -65,7 +64,11 @@ def register(
     The exit code is 1 where all of it was refused, or no broker answered.
     """
     if not (bot_id or account):
-        typer.echo(f"{_NOBODY_NAMED}, which no unregister empties", err=True)
+        typer.echo(
+            "note: without --bot-id or --account the wish joins the shared pool, which no "
+            "unregister empties",
+            err=True,
+        )
     names = _names(symbols)
     wish = _Wish(action="register", symbols=names, account=account, bot_id=bot_id, ttl=ttl)
     _say(wish, wait, env_file)
@@ -83,7 +86,7 @@ def unregister(
 ) -> None:
     """Take symbols, or everything, from what a bot has registered, and tell the answer."""
     if not (bot_id or account):
-        typer.echo(f"{_NOBODY_NAMED}: an unregister for it is ignored", err=True)
+        raise ConfigError("whose? name --bot-id or --account: the shared pool is everyone's")
     names = _names(symbols)
     wish = _Wish(action="unregister", symbols=names, account=account, bot_id=bot_id)
     _say(wish, wait, env_file)
