@@ -12,17 +12,31 @@ from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.alpaca.quota import Quota
 from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.backfill import Lateness
-from alpaca_broker.core.feeds import Feeds
+from alpaca_broker.core.feeds import Feed, Feeds
 from alpaca_broker.core.market_data import Trade
 from alpaca_broker.core.messages import Gap
 from alpaca_broker.core.topics import Topics
 from alpaca_broker.core.wire import Subscription
 from alpaca_broker.market import continuity as module
 from alpaca_broker.market.continuity import Continuity
+from alpaca_broker.market.upstream import Upstream
 
 AAPL = Topics.of([("trades", "AAPL")])
 DATA = [Trade("AAPL", 1.0, datetime.now(UTC))]
 ANSWER = [Subscription({})]
+
+
+def upstream_of(feed: Feed) -> Upstream:
+    """A feed at an address that nobody asks."""
+    return Upstream(
+        feed=feed,
+        url="wss://alpaca",
+        data_url="https://alpaca",
+        keys=KeyPair("paper", "PK", "s"),
+        quota=Quota(),
+        hours=MarketHours(),
+        backfill_trades=10,
+    )
 
 
 class Clock:
@@ -40,14 +54,8 @@ class Scene:
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.gaps = clock, list[Gap]()
-        self.flow = Continuity(
-            *(Feeds().stocks, "wss://alpaca", "https://alpaca", KeyPair("paper", "PK", "s")),
-            *(Quota(), MarketHours()),
-            backfill_trades=10,
-            canary=None,
-            changed=lambda: None,
-            on_gap=self.gaps.append,
-        )
+        upstream = upstream_of(Feeds().stocks)
+        self.flow = Continuity(upstream, changed=lambda: None, on_gap=self.gaps.append)
         nothing: Any = type("Nothing", (), {"backfill": None, "backfill_bar": None})
         self.flow.use(nothing, nothing, nothing)
 
@@ -125,14 +133,8 @@ def test_how_late_a_feed_is_is_seen_where_nobody_states_it() -> None:
 
 def test_the_lateness_of_options_is_seen_of_their_trades(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those that are followed; of other feeds it is stated."""
-    flow = Continuity(
-        *(Feeds().options, "wss://alpaca", "https://alpaca", KeyPair("paper", "PK", "s")),
-        *(Quota(), MarketHours()),
-        backfill_trades=10,
-        canary=None,
-        changed=lambda: None,
-        on_gap=lambda gap: None,
-    )
+    upstream = upstream_of(Feeds().options)
+    flow = Continuity(upstream, changed=lambda: None, on_gap=lambda gap: None)
     nothing: Any = type("Nothing", (), {"backfill": None, "backfill_bar": None})
     flow.use(nothing, nothing, nothing)
     flow.follow({"AAPL"}, ())

@@ -36,6 +36,7 @@ from alpaca_broker.loop_thread import LoopThread
 from alpaca_broker.market.market_feed import MarketFeed
 from alpaca_broker.market.price_producer import PriceProducer
 from alpaca_broker.market.trade_frames import COMPILED
+from alpaca_broker.market.upstream import Upstream
 from alpaca_broker.settings import Settings
 from alpaca_broker.trading.account_stream import AccountStream
 from alpaca_broker.trading.order_producer import OrderProducer
@@ -103,16 +104,18 @@ class AlpacaBroker:
         self._prices = PriceProducer(
             tuple(
                 MarketFeed(
-                    feed=feed,
-                    url=settings.market_stream_url(feed),
-                    data_url=settings.alpaca_data_url,
-                    keys=data_keys,
-                    quota=self._quotas.of(data_keys.key_id, settings.alpaca_data_url),
+                    Upstream(
+                        feed=feed,
+                        url=settings.market_stream_url(feed),
+                        data_url=settings.alpaca_data_url,
+                        keys=data_keys,
+                        quota=self._quotas.of(data_keys.key_id, settings.alpaca_data_url),
+                        hours=hours,
+                        backfill_trades=settings.backfill_trades,
+                        canary=_canary(settings.canary_symbol, self._feeds, feed),
+                    ),
                     channels=channels,
                     linger_s=settings.feed_linger,
-                    hours=hours,
-                    backfill_trades=settings.backfill_trades,
-                    canary=_canary(settings.canary_symbol, self._feeds, feed),
                     changed=self._changed,
                     on_view=lambda view: self._control_thread.call(self._control.view, view),
                     on_gap=self._gap,

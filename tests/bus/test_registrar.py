@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -382,6 +383,43 @@ def test_a_flood_is_the_flooders_own_trouble(caplog: pytest.LogCaptureFixture) -
     office.says(1.0, action="register", symbols=["LATER"], bot_id="flood")
     assert "LATER" in office.wanted[-1]
     assert "over 10 messages/s" in caplog.text
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+def test_many_registrations_at_once_are_one_line(
+    caplog: pytest.LogCaptureFixture, level: int
+) -> None:
+    """The first as if it were alone; each of them at DEBUG; what changes nothing is not counted."""
+    caplog.set_level(level, "alpaca_broker.bus.registrar")
+    office = Office()
+    wishes = [{"action": "register", "symbols": ["A", f"S{n}"]} for n in range(500)]
+    for n, wish in enumerate([*wishes, wishes[0], {"action": "unregister", "symbols": ["A"]}]):
+        message = wish | {"bot_id": f"bot{n % 500}"}
+        office.registrar.hear(json.dumps(message).encode(), 0.0)
+    office.settle()
+    office.says(action="unregister", symbols=[], bot_id="bot7")
+    office.settle()
+    told = [r.getMessage() for r in caplog.records if r.levelno == logging.INFO]
+    assert told == [
+        "bot0 registered A, S0 (and 500 more messages, of 1001 symbols in all)",
+        "bot7 unregistered everything",
+    ]
+    more = [r.getMessage() for r in caplog.records if r.levelno == logging.DEBUG]
+    assert (len(more) == 500) is (level == logging.DEBUG)
+    assert more[:1] + more[-1:] == ["bot1 registered A, S1", "bot1 unregistered A"][: len(more)]
+
+
+def test_many_forgotten_bots_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Whom nobody has heard for a while."""
+    caplog.set_level(logging.INFO, "alpaca_broker.bus.registrar")
+    office = Office(idle_s=10.0)
+    for n in range(50):
+        office.says(action="register", symbols=["A"], bot_id=f"bot{n}")
+    caplog.clear()
+    office.hears(now=20.0)
+    (record,) = caplog.records
+    assert "bot9 and 40 more" in record.getMessage()
+    assert office.wanted[-1] == ()
 
 
 def test_limits_are_rules(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
@@ -45,6 +46,23 @@ def test_it_says_how_to_reach_it_and_ends_cleanly(start: Any, number: signal.Sig
         assert response.status == 200
     assert command.end(number) == 0
     assert command.err == ""
+
+
+def test_a_typo_can_be_practised(start: Any) -> None:
+    """What is no asset is not found, however it was typed; all else is."""
+    command = start("simulate", "--port", "0", "--unknown-asset", "aaple")
+    command.says("PAPER_ALPACA_API_SECRET_KEY=")
+    (address,) = re.findall("ALPACA_PAPER_URL=http://(.*)", command.out)
+    found = {}
+    for symbol in ("AAPLE", "AAPL"):
+        keys = {"APCA-API-KEY-ID": "demo", "APCA-API-SECRET-KEY": "demo-secret"}
+        request = Request(f"http://{address}/v2/assets/{symbol}", headers=keys)
+        try:
+            with build_opener(ProxyHandler({})).open(request, timeout=5) as response:
+                found[symbol] = response.status
+        except HTTPError as error:
+            found[symbol] = error.code
+    assert found == {"AAPLE": 404, "AAPL": 200}
 
 
 def test_a_taken_port_is_one_line(start: Any) -> None:

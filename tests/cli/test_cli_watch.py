@@ -64,6 +64,21 @@ def test_it_registers_shows_prices_and_unregisters(
     assert command.err == ""
 
 
+def test_what_is_refused_is_said_once(
+    start: Any, server: EmbeddedRedis, bot: redis.Redis, registrations: Any
+) -> None:
+    """Else whoever mistypes a symbol waits for ever; each renewal has the same answer."""
+    command = start("watch", "AAPLE", "MSFT", REDIS_PORT=str(server.port))
+    reply_to = registrations()["reply_to"]
+    refused = {"symbol": "AAPLE", "code": "unknown_symbol", "reason": "no such asset at Alpaca"}
+    answer = {"type": "registration", "status": "partial", "accepted": ["MSFT"]}
+    for also in ([], [], [refused | {"symbol": "MSFT"}]):
+        bot.publish(reply_to, json.dumps(answer | {"rejected": [refused, *also]}))
+    command.says("MSFT: refused, no such asset at Alpaca (unknown_symbol)")
+    assert command.out.count("AAPLE: refused") == 1
+    assert command.end() == 0
+
+
 def test_without_symbols_it_listens_by_pattern_and_registers_nothing(
     start: Any, server: EmbeddedRedis, bot: redis.Redis
 ) -> None:

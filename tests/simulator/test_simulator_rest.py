@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from simulator_clients import Rest, Start, eventually, rest_of
+from simulator_clients import Rest, Start, eventually, market, rest_of
 
 from alpaca_broker.simulator import Simulator, account_id_of
 
@@ -210,6 +210,28 @@ async def test_assets(quiet: Simulator) -> None:
         assert "BTC/USD" in {coin["symbol"] for coin in coins}
         assert (await rest("GET", "/v2/assets/BTC%2FUSD"))[1] in coins
         assert (await rest("GET", "/v2/assets/NO%2FSUCH"))[0] == 404
+
+
+async def test_an_unknown_asset_does_not_exist(start: Start) -> None:
+    """On no list, for no order; the stream takes it all the same, and brings nothing of it."""
+    simulator = await start(unknown_assets=["AAPLE", "IBM", "DOGE/USD"], rate=500.0)
+    async with rest_of(simulator) as rest, market(simulator) as client:
+        for path in ("/v2/assets", "/v2/assets?asset_class=crypto"):
+            _, assets = await rest("GET", path)
+            assert assets
+            assert not {"AAPLE", "IBM", "DOGE/USD"} & {asset["symbol"] for asset in assets}
+        for symbol in ("AAPLE", "IBM", "DOGE%2FUSD"):
+            assert (await rest("GET", f"/v2/assets/{symbol}"))[0] == 404
+        assert (await rest("GET", "/v2/assets/AAPL"))[0] == 200
+        order = {"symbol": "AAPLE", "qty": "1", "side": "buy", "type": "market"}
+        status, refusal = await rest("POST", "/v2/orders", order | {"time_in_force": "day"})
+        assert (status, refusal["message"]) == (422, 'asset "AAPLE" not found')
+        asked = ["*", "AAPL", "AAPLE"]
+        (told,) = await client.ask({"action": "subscribe", "trades": asked})
+        assert sorted(told["trades"]) == asked
+        traded = {(await client.receive_type("t"))["S"] for _ in range(200)}
+        assert {"AAPL", "MSFT"} <= traded
+        assert not {"AAPLE", "IBM"} & traded
 
 
 async def test_clock_and_calendar(quiet: Simulator) -> None:

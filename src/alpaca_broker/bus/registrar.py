@@ -1,9 +1,9 @@
 """Hears what bots want, on `broker:registration`, and answers them.
 
 Owns the registry, the demand that follows from it, and the questions that are not yet answered. A
-bad message changes nothing and costs one rate-limited log line. What is decided about symbols
-elsewhere (confirmed, refused, unknown, listened to) comes in as values; out go the wanted topics,
-the bots whose wishes must be kept, and replies.
+bad message changes nothing and costs one rate-limited log line; good ones that come together are
+one line, too. What is decided about symbols elsewhere (confirmed, refused, unknown, listened to)
+comes in as values; out go the wanted topics, the bots whose wishes must be kept, and replies.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Registrar:
         self._on_change, self._rules, self._account = on_change, rules, account
         self._on_books = on_books  # somebody new listens to these: they have to be told whole
         self._complaints = Seldom(1.0)
+        self._taken = Taken()
         self._allowance = Allowance(rules.messages_per_second)
         self._answers = Answers()
         self._demand = Demand(linger_s=rules.linger_s, discover=rules.discover)
@@ -119,9 +120,10 @@ class Registrar:
         if books := frozenset(symbol for channel, symbol in new if channel == ORDERBOOK):
             self._on_books(books)
         self._listened = channels
-        for bot in self.registry.forget_unheard(channels, now, self._rules.idle_s):
-            log.info("nobody listens for %s any more: its symbols are forgotten", bot or "the pool")
-            self.changed.add(bot)
+        if gone := self.registry.forget_unheard(channels, now, self._rules.idle_s):
+            whose = _some([bot or "the pool" for bot in gone])
+            log.info("nobody listens any more for %s: what was registered is forgotten", whose)
+            self.changed.update(gone)
         self.settle(now)
 
     def verified(self, question: Question, unknown: frozenset[str]) -> None:
@@ -143,11 +145,12 @@ class Registrar:
             self.changed.update(gone)
             self.unsettled = True
 
-    def settle(self, now: float) -> bool:
+    def settle(self, now: float) -> None:
         """Tell what is wanted now, where that is something else than before.
 
         This looks at everything that anybody wants: once for many messages, not for each.
         """
+        self._taken.say()
         wanted = self._demand.settle(self.registry.topics(), self._listened, now)
         before = self._handed_on
         self._handed_on = (wanted, self.registry.account_names())
@@ -156,7 +159,6 @@ class Registrar:
         self.unsettled = False
         self.replies += self._held
         self._held.clear()
-        return self._handed_on[0] != before[0]
 
     def _apply(self, registration: Registration, now: float) -> None:
         if registration.action == "unregister" and not registration.bot:
@@ -186,13 +188,7 @@ class Registrar:
                 self.unverified.append(question)
             if changed:
                 self.unsettled = True
-                log.info(
-                    "%s %s %s",
-                    registration.bot or "a bot",
-                    "registered" if registration.action == "register" else "unregistered",
-                    _some(registration.symbols) or _other_than_symbols(registration),
-                    extra=fields(bot=registration.bot, symbols=len(registration.symbols)),
-                )
+                self._taken.add(registration)
         if registration.reply_to is not None:
             for reply in self._answers.ask(question, self._view, self.epoch):
                 self._reply(reply)
@@ -251,6 +247,47 @@ class Registrar:
     def _complain(self, text: str, *args: object) -> None:
         if self._complaints.may_say():
             log.warning(f"{text}%s", *args, self._complaints.more())
+
+
+class Taken:
+    """The registrations that changed something since it was last said: one line for all of them.
+
+    A flood would push everything else out of the log, and the lines cost more than what they tell.
+    """
+
+    def __init__(self) -> None:
+        self._first: Registration | None = None
+        self._messages = self._symbols = 0
+
+    def add(self, registration: Registration) -> None:
+        """One more."""
+        self._messages += 1
+        self._symbols += len(registration.symbols)
+        if self._first is None:
+            self._first = registration
+        elif log.isEnabledFor(logging.DEBUG):
+            log.debug("%s", _told(registration))
+
+    def say(self) -> None:
+        """Say what was taken, and begin anew."""
+        if (first := self._first) is None:
+            return
+        told, messages, symbols = _told(first), self._messages, self._symbols
+        self._first, self._messages, self._symbols = None, 0, 0
+        if messages == 1:
+            log.info("%s", told, extra=fields(bot=first.bot, symbols=symbols))
+            return
+        log.info(
+            "%s (and %d more messages, of %d symbols in all)",
+            *(told, messages - 1, symbols),
+            extra=fields(messages=messages, symbols=symbols),
+        )
+
+
+def _told(registration: Registration) -> str:
+    done = "registered" if registration.action == "register" else "unregistered"
+    what = _some(registration.symbols) or _other_than_symbols(registration)
+    return f"{registration.bot or 'a bot'} {done} {what}"
 
 
 def _other_than_symbols(registration: Registration) -> str:

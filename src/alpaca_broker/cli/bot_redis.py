@@ -68,13 +68,14 @@ def registration(
     account_id: str | None = None,
     bot_id: str | None = None,
     ttl: float | None = None,
+    reply_to: str | None = None,
 ) -> bytes:
     """The contract's message, checked with the broker's own eyes before it is sent.
 
     Raises:
         ConfigError: the broker would refuse it, or a symbol in it.
     """
-    fields = {"account_id": account_id, "bot_id": bot_id, "ttl": ttl}
+    fields = {"account_id": account_id, "bot_id": bot_id, "ttl": ttl, "reply_to": reply_to}
     message = {"action": action, "symbols": list(symbols)}
     payload = json.dumps(message | {k: v for k, v in fields.items() if v is not None}).encode()
     try:

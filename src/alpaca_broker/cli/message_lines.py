@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 Message = Mapping[str, Any]
+MOST_NAMED = 20  # symbols with a line of their own
 
 
 def clean(value: object, most: int = 80) -> str:
@@ -83,6 +84,39 @@ def trouble_line(message: Message) -> str:
             state = f" {clean(link.get('state', '?'))}"
             parts.append(f"{kind} {clean(link.get('account_number') or name)}{reason or state}")
     return ", ".join(parts)
+
+
+def accepted_lines(answer: Message, *, taken_back: bool) -> list[str]:
+    """What of a registration stands, by the broker's answer."""
+    accepted, last = answer.get("accepted"), answer.get("last")
+    symbols = accepted if isinstance(accepted, list) else []
+    prices = last if isinstance(last, Mapping) else {}
+    done = "taken back" if taken_back else "confirmed"
+    lines = []
+    for symbol in symbols[:MOST_NAMED]:
+        price = prices.get(symbol) if isinstance(symbol, str) else None
+        told = f", last price {clean(price.get('price'))}" if isinstance(price, Mapping) else ""
+        lines.append(f"{clean(symbol)}: {done}{told}")
+    if more := symbols[MOST_NAMED:]:
+        lines.append(f"and {len(more)} more: {done}")
+    if (account := answer.get("account_id")) is not None and not taken_back:
+        lines.append(f"account {clean(account)}: its orders are followed")
+    return lines
+
+
+def rejected_lines(answer: Message) -> list[str]:
+    """What of a registration was refused, and why, by the broker's answer."""
+    rejected = answer.get("rejected")
+    lines = []
+    for one in rejected if isinstance(rejected, list) else []:
+        if not isinstance(one, Mapping):
+            continue
+        account = f"account {clean(one['account_id'])}" if one.get("account_id") else ""
+        words = (clean(one.get("symbol") or account), clean(one.get("channel") or ""))
+        whose = " ".join(filter(None, words)) or "the message"
+        reason, code = clean(one.get("reason", "?"), 200), clean(one.get("code", "?"))
+        lines.append(f"{whose}: refused, {reason} ({code})")
+    return lines
 
 
 def is_unused(link: Message) -> bool:

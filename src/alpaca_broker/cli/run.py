@@ -9,11 +9,11 @@ import logging
 import os
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from alpaca_broker.cli.shared_options import EnvFile
 from alpaca_broker.cli.stop_request import StopRequest, stop_on_signals
 
 if TYPE_CHECKING:
@@ -31,12 +31,7 @@ def run(
             "and keeps nothing.",
         ),
     ] = False,
-    env_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="Settings that the environment does not give.", show_default="configs/.env"
-        ),
-    ] = None,
+    env_file: EnvFile = None,
 ) -> None:
     """Run the broker until Ctrl-C or SIGTERM.
 

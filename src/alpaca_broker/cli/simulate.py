@@ -45,6 +45,14 @@ def simulate(
         int | None,
         typer.Option(min=1, metavar="N", help="Refuse more symbols than this, as small plans do."),
     ] = None,
+    unknown_asset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SYMBOL",
+            help="Have no such asset, as with a typo: the list of assets does not know it; may be "
+            "repeated.",
+        ),
+    ] = None,
     time: Annotated[
         str | None,
         typer.Option(
@@ -118,6 +126,7 @@ def simulate(
             rate=rate,
             batch=batch,
             symbol_limit=symbol_limit,
+            unknown_assets=[symbol.upper() for symbol in unknown_asset or []],
             time=time or ("now" if keep_hours else None),
             quiet_when_closed=keep_hours,
             news_per_min=news_per_min,

@@ -11,16 +11,17 @@ import re
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from alpaca_broker.cli import message_lines
+from alpaca_broker.cli.shared_options import EnvFile
 from alpaca_broker.cli.stop_request import stop_on_signals
 
 NO_HEARTBEAT_S = 3.0
 LEASE_S = 30
+MOST_REFUSED = 100  # lines about them
 
 
 def watch(
@@ -38,12 +39,7 @@ def watch(
     register: Annotated[
         bool, typer.Option(help="Register the symbols, for as long as this runs.")
     ] = True,
-    env_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="Settings that the environment does not give.", show_default="configs/.env"
-        ),
-    ] = None,
+    env_file: EnvFile = None,
 ) -> None:
     """Print prices and orders as they come, one line each, until Ctrl-C.
 
@@ -65,15 +61,16 @@ def watch(
         channels.order(account) for account in accounts
     ]
     bot_id = _bot_id()
-    wishes = _wishes(bot_id, names, accounts)
+    reply_to = f"{channels.prefix}reply:{bot_id}"
+    wishes = _wishes(bot_id, names, accounts, reply_to) if register else []
     screen = Screen(with_status=status)
     listening = Listening(
         settings.redis(),
-        channels=[channels.status, *exact],
+        channels=[channels.status, *exact, *([reply_to] if wishes else [])],
         patterns=patterns,
         registration_channel=channels.registration,
-        registrations=[payload for payload, _ in wishes] if register else [],
-        farewells=[payload for _, payload in wishes] if register else [],
+        registrations=[payload for payload, _ in wishes],
+        farewells=[payload for _, payload in wishes],
         hear=screen.hear,
         say=screen.say,
     )
@@ -82,7 +79,7 @@ def watch(
             f"watching what other bots want, by pattern ({channels.price('*')}); registers nothing"
         )
     else:
-        screen.say(_headline(names, accounts, bot_id if register and wishes else None))
+        screen.say(_headline(names, accounts, bot_id if wishes else None))
     try:
         with stop_on_signals() as stop:
             listening.run(stop, screen.tick)
@@ -99,6 +96,7 @@ class Screen:
         self._last_beat = time.monotonic()
         self._silent = False
         self._shown: str | None = None
+        self._refused: set[str] = set()
 
     def hear(self, payload: bytes) -> None:
         """Print one message. Never raises for what somebody published."""
@@ -116,6 +114,8 @@ class Screen:
             self.say(message_lines.gap_line(message))
         elif kind == "status":
             self._beat(message)
+        elif kind == "registration":
+            self._answered(message)
         else:
             text = message_lines.clean(payload.decode("utf-8", "replace"))
             self.say(f"not a message of the contract: {text}")
@@ -132,6 +132,13 @@ class Screen:
     def say(self, text: str) -> None:
         """A line about the watching itself."""
         self._print(f"{message_lines.clock(time.time())} -- {text}", dim=True)
+
+    def _answered(self, message: dict[str, Any]) -> None:
+        """What is refused is said once, however often the registration is renewed."""
+        for line in message_lines.rejected_lines(message):
+            if line not in self._refused and len(self._refused) < MOST_REFUSED:
+                self._refused.add(line)
+                self.say(line)
 
     def _beat(self, message: dict[str, Any]) -> None:
         self._last_beat = time.monotonic()
@@ -157,7 +164,9 @@ def _bot_id() -> str:
     return f"watch-{host}-{os.getpid()}"
 
 
-def _wishes(bot_id: str, names: list[str], accounts: list[str]) -> list[tuple[bytes, bytes]]:
+def _wishes(
+    bot_id: str, names: list[str], accounts: list[str], reply_to: str
+) -> list[tuple[bytes, bytes]]:
     """What to say to register, and what to say at the end; a bot follows one account at most."""
     from alpaca_broker.cli.bot_redis import registration
 
@@ -165,7 +174,13 @@ def _wishes(bot_id: str, names: list[str], accounts: list[str]) -> list[tuple[by
     bots += [(f"{bot_id}.{n}", [], account) for n, account in enumerate(accounts[1:], 2)]
     return [
         (
-            registration("register", symbols, account_id=account, bot_id=bot, ttl=LEASE_S),
+            registration(
+                *("register", symbols),
+                account_id=account,
+                bot_id=bot,
+                ttl=LEASE_S,
+                reply_to=reply_to,
+            ),
             registration("unregister", [], bot_id=bot),
         )
         for bot, symbols, account in bots

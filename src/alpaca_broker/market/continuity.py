@@ -14,13 +14,8 @@ from typing import Any
 
 import aiohttp
 
-from alpaca_broker.alpaca.hours import MarketHours
-from alpaca_broker.alpaca.quota import Quota
-from alpaca_broker.alpaca.rest import DataRest
 from alpaca_broker.bus.publisher import Publisher
-from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.backfill import Edges, Lateness, bar_key, key_of
-from alpaca_broker.core.feeds import Feed, Topic
 from alpaca_broker.core.market_data import Bar, OptionTrade, Trade
 from alpaca_broker.core.messages import Gap
 from alpaca_broker.core.outage import RESTARTED, Outage
@@ -30,6 +25,7 @@ from alpaca_broker.market.backfill import Backfill
 from alpaca_broker.market.link_watch import LinkWatch, Watched
 from alpaca_broker.market.market_lanes import MarketLanes
 from alpaca_broker.market.price_lanes import PriceLanes
+from alpaca_broker.market.upstream import Upstream
 from alpaca_broker.supervision import why_ended
 
 PRINTS = frozenset({Trade, OptionTrade})
@@ -40,24 +36,18 @@ class Continuity:
 
     def __init__(
         self,
-        feed: Feed,
-        url: str,
-        data_url: str,
-        keys: KeyPair,
-        quota: Quota,
-        hours: MarketHours,
+        upstream: Upstream,
         *,
-        backfill_trades: int,
-        canary: Topic | None,
         changed: Callable[[], None],
         on_gap: Callable[[Gap], None],
     ) -> None:
-        self._feed, self._latest = feed.name, feed.latest
-        self._data_url, self._keys, self._quota = data_url, keys, quota
-        self._hours, self._most, self._on_gap = hours, backfill_trades, on_gap
+        self._upstream, self._feed = upstream, upstream.feed.name
+        self._hours, self._on_gap = upstream.hours, on_gap
         self._outage = Outage()
         self._watch = LinkWatch(
-            *(feed.name, url, hours), canary=canary and canary[1], changed=changed
+            *(self._feed, upstream.url, upstream.hours),
+            canary=upstream.canary and upstream.canary[1],
+            changed=changed,
         )
         self._backfill: Backfill | None = None
         self._edges, self._bar_edges = Edges(), Edges()
@@ -66,7 +56,7 @@ class Continuity:
         self.whole_at: float | None = None
         self._is_confirmed = False
         self._last_data: float | None = None
-        self._lateness = Lateness(feed.name)
+        self._lateness = Lateness(self._feed)
 
     @property
     def trouble(self) -> str | None:
@@ -84,7 +74,7 @@ class Continuity:
         self._backfill = Backfill(
             self._feed,
             self._hours,
-            most=self._most,
+            most=self._upstream.backfill_trades,
             publisher=publisher,
             publish_trade=lanes.backfill,
             publish_bar=others.backfill_bar,
@@ -191,10 +181,10 @@ class Continuity:
         Raises:
             UpstreamUnavailable: it is mute.
         """
-        rest = DataRest(http, self._data_url, self._keys, self._quota)
+        rest, latest = self._upstream.rest(http), self._upstream.feed.latest
 
         async def ask(symbols: list[str]) -> dict[str, float]:
-            found = await rest.latest_trades(self._latest or "", symbols)
+            found = await rest.latest_trades(latest or "", symbols)
             return {symbol: trade.t.timestamp() for symbol, trade in found.items()}
 
         await self._watch.run(
@@ -204,15 +194,15 @@ class Continuity:
                 is_subscribed=is_subscribed,
                 traded=traded,
                 known=lanes.snapshots.times,
-                ask=None if self._latest is None else ask,
+                ask=None if latest is None else ask,
             )
         )
 
     @asynccontextmanager
     async def recovering(self, http: aiohttp.ClientSession) -> AsyncIterator[None]:
         """For as long as the block runs, gaps are recovered beside it."""
-        rest = DataRest(http, self._data_url, self._keys, self._quota)
-        task = asyncio.create_task(self.backfill.run(rest), name="backfill")
+        recoveries = self.backfill.run(self._upstream.rest(http))
+        task = asyncio.create_task(recoveries, name="backfill")
         try:
             yield
         finally:

@@ -16,15 +16,11 @@ from itertools import islice
 
 import aiohttp
 
-from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.alpaca.link import Link, http_session, open_link
-from alpaca_broker.alpaca.quota import Quota
-from alpaca_broker.alpaca.rest import DataRest
 from alpaca_broker.bus.publisher import Publisher
-from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.answers import FeedView
 from alpaca_broker.core.channels import Channels
-from alpaca_broker.core.feeds import NOTHING, Feed, Topic, Wanted, shown
+from alpaca_broker.core.feeds import NOTHING, Topic, Wanted, shown
 from alpaca_broker.core.health import takes_canary
 from alpaca_broker.core.messages import FeedStatus, Gap
 from alpaca_broker.core.session import Session
@@ -39,6 +35,7 @@ from alpaca_broker.market.lanes import Lanes
 from alpaca_broker.market.need import Need
 from alpaca_broker.market.questions import Questions
 from alpaca_broker.market.readiness import Readiness
+from alpaca_broker.market.upstream import Upstream
 from alpaca_broker.supervision import LinkState, Supervisor
 from alpaca_broker.telemetry import fields
 
@@ -54,24 +51,17 @@ class MarketFeed:
 
     def __init__(
         self,
+        upstream: Upstream,
         *,
-        feed: Feed,
-        url: str,
-        data_url: str,
-        keys: KeyPair,
-        quota: Quota,
         channels: Channels,
         linger_s: float,
-        hours: MarketHours,
-        backfill_trades: int,
-        canary: Topic | None,
         changed: Callable[[], None],
         on_view: Callable[[FeedView], None],
         on_gap: Callable[[Gap], None],
     ) -> None:
-        self.feed, self.name = feed, feed.name
-        self._url, self._data_url, self._keys, self._quota = url, data_url, keys, quota
-        self._channels = channels
+        self._upstream, self._channels = upstream, channels
+        feed = self.feed = upstream.feed
+        self.name = feed.name
         self._need = Need(always=not feed.on_demand, linger_s=linger_s)
         self._state = LinkState(changed)
         if feed.on_demand:
@@ -83,16 +73,10 @@ class MarketFeed:
             keys_are_good=lambda: self.keys_are_good(),
         )
         self._session = Session()
-        self._continuity = Continuity(
-            *(feed, url, data_url, keys, quota, hours),
-            backfill_trades=backfill_trades,
-            canary=canary,
-            changed=self._state.changed,
-            on_gap=on_gap,
-        )
+        self._continuity = Continuity(upstream, changed=self._state.changed, on_gap=on_gap)
         self._lanes: Lanes | None = None
         self.wanted: Wanted = NOTHING
-        self._canary = canary
+        self._canary = upstream.canary
         self._readiness = Readiness(feed, on_view)
         self._wishes = asyncio.Event()
         self._epoch = 0
@@ -141,7 +125,7 @@ class MarketFeed:
         """What to check where Alpaca refuses the link for good."""
         if refusal.code == NOT_IN_THE_PLAN and not refusal.http:
             return self.feed.not_in_the_plan
-        return self._keys.advice
+        return self._upstream.keys.advice
 
     def _trouble(self) -> str | None:
         """What keeps prices from Redis, though the link is live."""
@@ -252,12 +236,12 @@ class MarketFeed:
 
     async def _converse(self, http: aiohttp.ClientSession, lanes: Lanes) -> None:
         """One link, from opening to its end."""
-        topics = self._topics()
+        topics, upstream = self._topics(), self._upstream
         session = self._session = Session(topics.topics, topics.sets)
-        opening = open_link(http, self._url, msgpack=self.feed.is_msgpack)
+        opening = open_link(http, upstream.url, msgpack=self.feed.is_msgpack)
         try:
             async with opening as link, asyncio.TaskGroup() as tasks:
-                talk = Questions(link, self._url, self._keys, msgpack=self.feed.is_msgpack)
+                talk = Questions(link, upstream.url, upstream.keys, msgpack=self.feed.is_msgpack)
                 self._frames.begin(link, lanes)
 
                 async def say(message: Control) -> None:
@@ -268,8 +252,7 @@ class MarketFeed:
                 self._state.set("live")
                 log.info("%s feed is live", self.name, extra=fields(feed=self.name))
                 tasks.create_task(self._keep_in_step(talk, session), name="wishes")
-                rest = DataRest(http, self._data_url, self._keys, self._quota)
-                made_ready = self._readiness.run(rest, lanes.prices, self._is_ready)
+                made_ready = self._readiness.run(upstream.rest(http), lanes.prices, self._is_ready)
                 tasks.create_task(made_ready, name="last prices")
                 mended = self._book_repair.run(session, talk, self._book_is_wrong)
                 tasks.create_task(mended, name="books")
@@ -299,7 +282,8 @@ class MarketFeed:
                 while not session.is_live:
                     await self._frames.hear(await link.receive(), say)
         except TimeoutError as error:
-            raise UpstreamUnavailable(self._url, f"{session.state.value} for too long") from error
+            why = f"{session.state.value} for too long"
+            raise UpstreamUnavailable(self._upstream.url, why) from error
 
     def _is_wanted(self, topic: Topic) -> bool:
         """Whether a bot wishes it; of use where Alpaca sends more than was asked for."""

@@ -105,8 +105,10 @@ class Exchange:
     def submit(self, account: Account, request: OrderRequest) -> Order:
         """Take an order: `new` at once, fills later. Raises `OrderRefused`."""
         brackets.check(request)
-        if request.symbol not in self._prices and len(self._prices) >= SYMBOL_LIMIT:
-            raise invalid(f'asset "{request.symbol}" not found')
+        symbol = request.symbol
+        is_one_too_many = symbol not in self._prices and len(self._prices) >= SYMBOL_LIMIT
+        if is_one_too_many or symbol in self._options.unknown_assets:
+            raise invalid(f'asset "{symbol}" not found')
         funds.check(account, request, self.price)
         return self.accept(account, request)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from alpaca_broker.simulator.outbox import Link
 from alpaca_broker.simulator.switches import RestTrouble, thrown
@@ -32,28 +32,20 @@ async def cut(simulator: Simulator, fault: Fault) -> None:
         link.connection.abort()
 
 
-async def mute(simulator: Simulator, fault: Fault) -> None:
-    """Pings are answered, what should have been said is lost."""
-    links = simulator.links(fault.stream)
-    for link in links:
-        link.outbox.muted = True
-    try:
-        await asyncio.sleep(fault.lasts_s)
-    finally:
-        for link in links:
-            link.outbox.muted = False
+def silence(switch: Literal["muted", "withholding"]) -> Act:
+    """Pings are answered; what should have been said is lost, or the data of it."""
 
-
-async def no_data(simulator: Simulator, fault: Fault) -> None:
-    """Pings and questions are answered, what should have been said is lost."""
-    links = simulator.links(fault.stream)
-    for link in links:
-        link.outbox.withholding = True
-    try:
-        await asyncio.sleep(fault.lasts_s)
-    finally:
+    async def act(simulator: Simulator, fault: Fault) -> None:
+        links = simulator.links(fault.stream)
         for link in links:
-            link.outbox.withholding = False
+            setattr(link.outbox, switch, True)
+        try:
+            await asyncio.sleep(fault.lasts_s)
+        finally:
+            for link in links:
+                setattr(link.outbox, switch, False)
+
+    return act
 
 
 async def half_open(simulator: Simulator, fault: Fault) -> None:

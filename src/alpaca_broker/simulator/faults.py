@@ -41,11 +41,11 @@ KINDS: dict[str, Kind] = {
     ),
     "mute": Kind(
         "the sockets stay up and answer pings, and say nothing more",
-        *(acts.mute, "stream", "all", 300_000),
+        *(acts.silence("muted"), "stream", "all", 300_000),
     ),
     "no-data": Kind(
         "the sockets stay up and answer pings and subscriptions, but bring no data and no events",
-        *(acts.no_data, "stream", "all", 300_000),
+        *(acts.silence("withholding"), "stream", "all", 300_000),
         in_storms=False,  # `mute` is the same to whoever asks nothing
     ),
     "server-error": Kind("an internal error is said, then the sockets close", acts.server_error),

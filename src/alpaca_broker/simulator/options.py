@@ -5,7 +5,7 @@ It does not open files or sockets.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -36,6 +36,8 @@ class SimulatorOptions:
         absent_s: Seconds the invented market goes on for symbols whose only subscriber vanished.
         history_limit: Most trades, quotes and bars remembered per symbol, each.
         said_limit: Most other messages remembered per symbol.
+        unknown_assets: Symbols that do not exist here, as with a typo: the streams take them and
+            bring nothing, REST and orders know no such asset.
         option_quote_limit: Most option contracts with quotes of one session; above: 405.
         symbol_limit: Most distinct symbols over trades and quotes of one session; above: 405.
         auth_timeout_s: Seconds a market-data session may stay unauthenticated.
@@ -74,6 +76,7 @@ class SimulatorOptions:
     absent_s: float = 120.0
     history_limit: int = 10_000
     said_limit: int = 1_000
+    unknown_assets: Collection[str] = frozenset()
     option_quote_limit: int | None = None
     symbol_limit: int | None = None
     auth_timeout_s: float = 10.0
@@ -96,6 +99,7 @@ class SimulatorOptions:
         object.__setattr__(self, "ticks", tuple(Path(path) for path in self.ticks))
         object.__setattr__(self, "keys", dict(self.keys))
         object.__setattr__(self, "refused_feeds", frozenset(self.refused_feeds))
+        object.__setattr__(self, "unknown_assets", frozenset(self.unknown_assets))
         object.__setattr__(self, "cash", Decimal(self.cash))
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {self.port}")

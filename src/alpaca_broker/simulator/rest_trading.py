@@ -4,7 +4,7 @@ Owns the translation between HTTP and the exchange. Invariant: it changes nothin
 exchange does. Shapes follow the order object and the REST sections of Alpaca's documentation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from decimal import Decimal
 from typing import Any
 
@@ -39,11 +39,13 @@ class TradingApi:
         known_symbols: Callable[[], set[str]],
         *,
         is_open: Callable[[], bool],
+        unknown: Collection[str] = frozenset(),
     ) -> None:
         self._exchange = exchange
         self._clock = clock
         self._known_symbols = known_symbols
         self._is_open = is_open
+        self._unknown = unknown
 
     def routes(self) -> list[web.RouteDef]:
         """All endpoints."""
@@ -161,13 +163,13 @@ class TradingApi:
                     names = sorted(filter(is_symbol, self._known_symbols()))  # the stream takes any
                 case "crypto":
                     names = sorted(COINS)
-        return answer([_asset_json(symbol) for symbol in names])
+        return answer([_asset_json(symbol) for symbol in names if symbol not in self._unknown])
 
     async def _asset(self, request: web.Request) -> web.Response:
         name = request.match_info["symbol"]
         by_id = {asset_id(symbol): symbol for symbol in self._known_symbols().union(COINS)}
         symbol = by_id.get(name, name)
-        if not (is_symbol(symbol) or symbol in COINS):
+        if symbol in self._unknown or not (is_symbol(symbol) or symbol in COINS):
             raise OrderRefused(404, 40410000, f"asset not found for {name}")
         return answer(_asset_json(symbol))
 

@@ -301,6 +301,7 @@ class Simulator:
             self.hours.now_ns,
             self._known_symbols,
             is_open=self.hours.is_open,
+            unknown=self.options.unknown_assets,
         )
         application.add_routes(api.routes())
         application.add_routes(data.routes())

@@ -32,6 +32,15 @@ def venues(
         return SyntheticMarket(f"{prefix}{options.seed}", options.rate, style)
 
     limit, absent_s = options.history_limit, options.absent_s
+
+    def real(symbol: str) -> bool:
+        return symbol not in options.unknown_assets
+
+    def only_real(takes: Callable[[str], bool]) -> Callable[[str], bool]:
+        return lambda symbol: real(symbol) and takes(symbol)
+
+    shares, coins = tuple(filter(real, UNIVERSE)), tuple(filter(real, COINS))
+    is_stock, is_coin = only_real(_is_stock), only_real(is_pair)
     listed = contracts(datetime.fromtimestamp(now_ns / 10**9, UTC).date())
     stocks = Market(on_trades, history_limit=limit)
     test, news = (Market(history_limit=limit) for _ in range(2))
@@ -39,7 +48,7 @@ def venues(
     source = None if replayed else prices()
     fake = (TEST_SYMBOL,)
     made = [
-        Venue("stocks", Kind.STOCKS, stocks, source, UNIVERSE, _is_stock, absent_s),
+        Venue("stocks", Kind.STOCKS, stocks, source, shares, is_stock, absent_s),
         Venue("test", Kind.TEST, test, prices(), fake, fake.__contains__, absent_s),
         Venue("options", Kind.OPTIONS, chain, prices(Contracts()), listed, is_contract, absent_s),
         Venue("news", Kind.NEWS, news, None, UNIVERSE, lambda symbol: True, absent_s),
@@ -49,7 +58,7 @@ def venues(
         fills = (on_trades,) if name == COIN.venue else ()
         market = Market(*fills, bar=CryptoBar, history_limit=limit)
         walks = prices(Coins(), f"{location}:")
-        made.append(Venue(name, Kind.CRYPTO, market, walks, COINS, is_pair, absent_s))
+        made.append(Venue(name, Kind.CRYPTO, market, walks, coins, is_coin, absent_s))
     return {venue.name: venue for venue in made}
 
 
