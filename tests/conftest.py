@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, settings
 from overhearing import nothing_wrong
 from support import Rig
 
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.settings import Settings
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
+
+# A machine that stands still in the midst of an example has found nothing.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # The surroundings of a test run must not reach the settings under test.
 for _name in [n for n in os.environ if n.upper() in {f.upper() for f in Settings.model_fields}]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import redis
-from support import free_port
+from support import PATIENCE_S, closed_port
 
 from alpaca_broker.embedded import EmbeddedRedis
 
@@ -27,7 +27,7 @@ def test_the_message_is_the_contract_s(start: Any, server: EmbeddedRedis, bot: r
     """What is published has the contract's fields, on the prefixed channel."""
     with bot.pubsub(ignore_subscribe_messages=True) as pubsub:
         pubsub.subscribe("team:broker:registration")
-        pubsub.get_message(timeout=5)
+        pubsub.get_message(timeout=PATIENCE_S)
         command = start(
             *("register", "aapl,brk.b", "BTC/USD", "--bot-id", "me", "--account", "A1"),
             *("--ttl", "60"),
@@ -35,7 +35,7 @@ def test_the_message_is_the_contract_s(start: Any, server: EmbeddedRedis, bot: r
             CHANNEL_PREFIX="team:",
         )
         assert command.code() == 0
-        message = pubsub.get_message(timeout=5)
+        message = pubsub.get_message(timeout=PATIENCE_S)
     assert message is not None
     assert json.loads(message["data"]) == {
         "action": "register",
@@ -49,7 +49,7 @@ def test_the_message_is_the_contract_s(start: Any, server: EmbeddedRedis, bot: r
 
 def test_unreachable_redis_is_advice(start: Any) -> None:
     """One line that says what to look at, exit code 1."""
-    port = free_port()
+    port = closed_port()
     command = start("register", "AAPL", "--bot-id", "me", REDIS_PORT=str(port))
     assert command.code() == 1
     assert command.err.startswith(f"alpaca-broker: Redis at 127.0.0.1:{port} cannot be reached: ")
@@ -63,7 +63,7 @@ def test_unreachable_redis_is_advice(start: Any) -> None:
 )
 def test_what_the_broker_would_refuse_is_not_sent(start: Any, arguments: tuple[str, ...]) -> None:
     """A bad symbol or bot id, or no symbol at all: exit code 2, without asking Redis."""
-    command = start("register", *arguments, REDIS_PORT=str(free_port()))
+    command = start("register", *arguments, REDIS_PORT=str(closed_port()))
     assert command.code() == 2
     assert command.err.splitlines()[-1].startswith("alpaca-broker: ")
     assert "Traceback" not in command.err

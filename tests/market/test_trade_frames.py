@@ -244,6 +244,6 @@ def test_without_a_compiler_every_frame_is_left_to_the_decoder() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=120,
     )
     assert done.stdout.split() == ["False", "None", "None", "0"]
