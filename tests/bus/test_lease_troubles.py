@@ -127,16 +127,13 @@ async def test_what_redis_does_not_let_us_name_or_cut_is_no_connection_of_anybod
         assert number in await numbers(client)
 
 
-@pytest.mark.parametrize("round_trip", [0.5, 1.0])
-async def test_a_slow_redis_has_a_leader(
-    valkey: EmbeddedRedis, prefix: str, client: Any, round_trip: float
-) -> None:
-    """Both after a crash and from then on; a copy over the same wire leaves it alone.
+async def test_a_slow_redis_has_a_leader(valkey: EmbeddedRedis, prefix: str, client: Any) -> None:
+    """A second for each answer, both after a crash and from then on; a copy leaves it alone.
 
     Half a second is left of such a lease. Where the machine does not let us run for as long, it is
     lost, and rightly so: then it is tried again.
     """
-    async with Wire(valkey.port, delay_s=round_trip / 2) as wire:
+    async with Wire(valkey.port, delay_s=0.5) as wire:
         for trial in range(4):
             at = f"{prefix}{trial}:"
             await client.set(f"{at}broker:epoch", 1)  # somebody led

@@ -14,6 +14,7 @@ import pytest
 from support import PATIENCE_S, eventually
 from typer.testing import CliRunner
 
+from alpaca_broker.cli import main
 from alpaca_broker.cli.app import app
 from alpaca_broker.simulator.fault_script import listing
 
@@ -90,11 +91,14 @@ def test_a_bad_tick_file_is_one_line(start: Any, tmp_path: Path) -> None:
         (("--key", "half"), "--key takes a key id and a secret, as in --key demo:secret"),
     ],
 )
-def test_a_wrong_option_is_one_line(start: Any, arguments: tuple[str, ...], message: str) -> None:
+def test_a_wrong_option_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
     """The option at fault is named; exit code 2."""
-    command = start("simulate", "--port", "0", *arguments)
-    assert command.code() == 2
-    assert command.err == f"alpaca-broker: {message}\n"
+    with pytest.raises(SystemExit) as end:
+        main(["simulate", "--port", "0", *arguments])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"alpaca-broker: {message}\n"
 
 
 def test_given_keys_are_not_repeated_in_full(start: Any) -> None:

@@ -51,7 +51,7 @@ def test_importing_is_quick() -> None:
         "from alpaca_broker import AsyncClient, Client\n"
         "print(time.process_time() - began)\n"
     )
-    assert min(float(run(script).stdout) for _ in range(3)) < 0.150
+    assert any(float(run(script).stdout) < 0.150 for _ in range(3))
 
 
 def test_every_public_name_is_there() -> None:

@@ -1,4 +1,4 @@
-"""A hundred thousand frames through the decoder: broken, strange, huge, or in the wrong tongue."""
+"""Frames through the decoder, more under --soak: broken, strange, huge, in the wrong tongue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from alpaca_broker.core.market_data import OptionTrade, Trade
 from alpaca_broker.core.wire import MarketDecoder
 
-FRAMES = 50_000  # of each codec
+FRAMES, SOAK_FRAMES = 10_000, 50_000  # of each codec
 HUGE = "x" * 1_000_000
 OPTION = "AAPL251219C00150000"
 AT = datetime(2026, 1, 5, 15, 0, 0, 123_456, tzinfo=UTC)
@@ -92,12 +92,14 @@ def _of_another_codec(parts: list[Any], msgpack: bool) -> bytes:
     return json.dumps(parts, default=str).encode() if msgpack else msgspec.msgpack.encode(parts)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("msgpack", [False, True], ids=["json", "msgpack"])
-def test_no_frame_raises_or_costs_a_neighbour(msgpack: bool) -> None:
+def test_no_frame_raises_or_costs_a_neighbour(msgpack: bool, soak: bool) -> None:
     """What is whole is read, in order; what is not is counted, each once; with a short sample."""
+    frames = SOAK_FRAMES if soak else FRAMES
     chance, decoder = random.Random(2), MarketDecoder(msgpack=msgpack)
     kind = OptionTrade if msgpack else Trade
-    for number in range(1, FRAMES + 1):
+    for number in range(1, frames + 1):
         data, sizes, bad = frame(chance, number, msgpack=msgpack)
         before = decoder.malformed
         found = [m.s for m in decoder.decode(data) if type(m) is kind]
@@ -106,7 +108,7 @@ def test_no_frame_raises_or_costs_a_neighbour(msgpack: bool) -> None:
         else:
             assert found == sizes, data
             assert decoder.malformed - before == bad, data
-    assert decoder.malformed > FRAMES * 0.5
+    assert decoder.malformed > frames * 0.5
     assert len(decoder.sample or "") <= 300
 
 

@@ -192,7 +192,7 @@ def trades(draw: st.DrawFn) -> str:
 
 
 @compiled
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(trades(), min_size=1, max_size=4), st.integers(0, 2000), st.binary(max_size=2))
 @example([USUAL], 2000, b"")
 def test_no_frame_is_understood_in_two_ways(parts: list[str], at: int, spoiling: bytes) -> None:

@@ -60,27 +60,28 @@ def test_the_literal_messages_do_what_they_say(plain: Rig, say: Say) -> None:
     eventually(lambda: plain.broker.symbols == frozenset())
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        "hello",
-        "[]",
-        '{"action":"buy","symbols":["AAPL"]}',
-        '{"action":"register","symbols":"AAPL"}',
-        '{"action":"register","symbols":[],"bot_id":"x"}',
-        '{"action":"unregister","symbols":["AAPL"]}',
-        '{"action":"unregister","symbols":["AAPL"],"bot_id":"stranger"}',
-        '{"action":"register","symbols":["price:*"],"bot_id":"x"}',
-    ],
-)
-def test_a_message_that_cannot_be_followed_changes_nothing(rig: Rig, message: str) -> None:
+def test_a_message_that_cannot_be_followed_changes_nothing(rig: Rig) -> None:
     """And costs the other bots nothing: a good one after it is followed."""
     rig.register("AAPL", bot_id="first")
-    with rig.bot() as bot:
-        bot.send(rig.channels.registration, message.encode())
-    rig.register("MSFT", bot_id="second")  # heard after the bad one, in order
-    assert rig.broker.symbols == {"AAPL", "MSFT"}
-    assert rig.broker.status().bots == 2
+    wanted = {"AAPL"}
+    for number, message in enumerate(
+        [
+            "hello",
+            "[]",
+            '{"action":"buy","symbols":["AAPL"]}',
+            '{"action":"register","symbols":"AAPL"}',
+            '{"action":"register","symbols":[],"bot_id":"x"}',
+            '{"action":"unregister","symbols":["AAPL"]}',
+            '{"action":"unregister","symbols":["AAPL"],"bot_id":"stranger"}',
+            '{"action":"register","symbols":["price:*"],"bot_id":"x"}',
+        ]
+    ):
+        with rig.bot() as bot:
+            bot.send(rig.channels.registration, message.encode())
+        wanted.add(f"S{number}")
+        rig.register(f"S{number}", bot_id="second")  # heard after the bad one, in order
+        assert rig.broker.symbols == wanted, message
+        assert rig.broker.status().bots == 2, message
 
 
 def test_a_bad_message_is_told_once_a_second(rig: Rig) -> None:

@@ -150,8 +150,14 @@ def test_a_minute_bar_that_was_missed_comes_on_the_channel_of_bars(
 ) -> None:
     """The minute ended while nobody was connected; by Alpaca's clock, which is not ours."""
     minute = datetime.fromisoformat("2026-11-23T11:00:00-05:00").timestamp()
+    # On a slow machine the minute may be over before all is ready: then it begins earlier.
+    assert any(a_minute_ends(valkey, f"{prefix}{at}:", minute, at) for at in (55, 45, 25, 5))
+
+
+def a_minute_ends(valkey: EmbeddedRedis, prefix: str, minute: float, at: int) -> bool:
+    """Whether all was ready in time."""
     with (
-        SimulatorThread(SimulatorOptions(time="2026-11-23T11:00:52-05:00")) as simulator,
+        SimulatorThread(SimulatorOptions(time=f"2026-11-23T11:00:{at:02}-05:00")) as simulator,
         Rig(valkey, simulator, prefix=prefix) as rig,
         rig.bot(rig.channels.status, f"{rig.channels.prefix}bar:AAPL") as bot,
     ):
@@ -161,8 +167,10 @@ def test_a_minute_bar_that_was_missed_comes_on_the_channel_of_bars(
             return float(msgspec.convert(said, datetime).timestamp())
 
         rig.register("AAPL", channels=["trades", "backfill", "bars"])
-        eventually(lambda: now() > minute + 57.5)
-        simulator.play(script(["refuse-503@0s+4s:market"]))
+        eventually(lambda: now() > minute + 58)
+        simulator.play(script(["refuse-503@0s+3s:market"]))
+        if now() > minute + 59.5:
+            return False
         bar = bot.until(lambda c, m: c.endswith("bar:AAPL"))
         again = bot.until(lambda _, m: m.get("again", False))
         shown = rest(simulator.url, "GET", "/v2/stocks/bars?symbols=AAPL&timeframe=1Min")
@@ -171,6 +179,7 @@ def test_a_minute_bar_that_was_missed_comes_on_the_channel_of_bars(
     assert (bar["open"], bar["close"], bar["volume"]) == (theirs["o"], theirs["c"], theirs["v"])
     assert (bar["timeframe"], bar["updated"], bar["feed"]) == ("1Min", False, "iex")
     assert (again["symbols"], again["recovered"]) == (["AAPL"], True)
+    return True
 
 
 def test_what_the_plan_does_not_show_is_told(valkey: EmbeddedRedis, prefix: str) -> None:

@@ -194,10 +194,10 @@ def test_a_frozen_redis_hands_nothing_over(
 def test_over_a_slow_redis_it_leads_and_serves(
     own_valkey: EmbeddedRedis, simulator: SimulatorThread
 ) -> None:
-    """A second for each answer: slow, and no reason to be silent."""
+    """Half a second for each answer: slow, and no reason to be silent."""
     with redis.Redis(port=own_valkey.port) as client:
         client.set("broker:epoch", 1)  # somebody led
-    with wire_in_a_thread(own_valkey.port, delay_s=0.5) as port:
+    with wire_in_a_thread(own_valkey.port, delay_s=0.25) as port:
         rig = Rig(own_valkey, simulator, redis_port=port)
         try:
             with rig.bot("broker:status", "price:AAPL") as bot:

@@ -288,14 +288,19 @@ def test_when_alpaca_has_enough_of_one_of_us_nobody_with_that_key_asks(
 
 
 def test_what_was_before_the_first_start_ever_is_not_told_by_the_second_one(
-    valkey: EmbeddedRedis, prefix: str, simulator: SimulatorThread, quick: None
+    valkey: EmbeddedRedis,
+    prefix: str,
+    simulator: SimulatorThread,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A restart minutes after the first start: bots would count old fills as new ones."""
     hand = Hand(simulator)
     closed, half = hand.place("AAPL", 10), hand.place("MSFT", 10)
     hand.fill(closed)
     hand.fill(half, 4)
-    time.sleep(2.5)  # Alpaca's times are told from ours by the second
+    monkeypatch.setattr(reconciliation, "BEGIN_SLACK_S", 1.0)
+    time.sleep(1.5)  # Alpaca's times are told from ours by the second
     with Rig(valkey, simulator, prefix=prefix, reconcile_calls_per_minute=6_000):
         pass
     with Rig(valkey, simulator, prefix=prefix, reconcile_calls_per_minute=6_000) as second:
@@ -312,6 +317,7 @@ def test_a_fill_is_told_although_rest_was_away_since_the_first_start_ever(
 ) -> None:
     """Its order came by stream, the fill during a cut; then REST answers for the first time."""
     monkeypatch.setattr(reconciliation, "HOLD_S", 0.5)
+    monkeypatch.setattr(reconciliation, "BEGIN_SLACK_S", 1.0)
     hand, trouble = Hand(simulator), RestTrouble(status=500, prefix="/v2/orders")
     before = hand.place("MSFT", 10)
     hand.fill(before, 4)
@@ -320,7 +326,7 @@ def test_a_fill_is_told_although_rest_was_away_since_the_first_start_ever(
     try:
         rig.start(live=False)
         eventually(lambda: [a.state for a in rig.broker.status().accounts.values()] == ["degraded"])
-        time.sleep(2.5)
+        time.sleep(1.5)
         order = hand.place("AAPL", 10)
         eventually(lambda: len(journal(valkey.port, rig.channels)) == 1)
         simulator.stop_server()

@@ -26,7 +26,7 @@ from alpaca_broker.simulator.fault_script import storm
 from alpaca_broker.simulator.faults import KINDS
 
 SEEDS, SOAK_SEEDS = range(1, 3), range(1, 25)
-EVENTS, SOAK_EVENTS = 5_000, 10_000  # for each seed
+EVENTS, SOAK_EVENTS = 3_500, 10_000  # for each seed
 EVENTS_A_SECOND = 800
 CHANNELS = Channels()
 # An event of a new name is told like any other; the ledger has none of it.
