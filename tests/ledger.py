@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 import redis
-from support import KEY_ID, eventually
+from support import KEY_ID, PATIENCE_S, eventually
 
 from alpaca_broker.core.channels import Channels
 from alpaca_broker.simulator import SimulatorThread
@@ -96,7 +96,7 @@ def offences(
 
 
 def settles(
-    port: int, channels: Channels, simulator: SimulatorThread, within_s: float = 20.0
+    port: int, channels: Channels, simulator: SimulatorThread, within_s: float = PATIENCE_S
 ) -> list[dict[str, Any]]:
     """Wait until the journal says what happened, all of it and nothing else; returns it."""
 

@@ -63,7 +63,7 @@ class Overhearing:
                 heard.shutdown(socket.SHUT_RDWR)  # wakes the thread
             except OSError:
                 pass  # the server was quicker
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive(), "the overhearing thread does not end"
 
     def _connect(self) -> socket.socket | None:
@@ -83,6 +83,8 @@ class Overhearing:
                 self._socket = None
             if not self._closed.wait(AGAIN_AFTER_S):
                 self._socket = self._connect()
+        if self._socket is not None:  # it came while we were told to end
+            self._socket.close()
 
     def _listen(self, heard: socket.socket) -> None:
         reader = hiredis.Reader()

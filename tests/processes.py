@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from overhearing import overhear
-from support import KEY_ID, SECRET, eventually
+from support import KEY_ID, PATIENCE_S, SECRET, eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,7 +67,7 @@ class Process:
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
-    def says(self, text: str, within_s: float = 20.0) -> str:
+    def says(self, text: str, within_s: float = 2 * PATIENCE_S) -> str:
         """Wait for a line that holds `text`, and return it."""
         return eventually(
             lambda: next((line for line in list(self.lines) if text in line), ""),
@@ -79,7 +79,7 @@ class Process:
         """Send a signal."""
         self._process.send_signal(number)
 
-    def ends(self, within_s: float = 20.0) -> int:
+    def ends(self, within_s: float = 2 * PATIENCE_S) -> int:
         """Wait for its end; returns the exit code."""
         code = self._process.wait(within_s)
         self._reader.join(within_s)

@@ -6,8 +6,10 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -26,9 +28,10 @@ from alpaca_broker.simulator import SimulatorThread
 T = TypeVar("T")
 
 KEY_ID, SECRET = "PKTEST", "secret-of-the-tests"
+PATIENCE_S = 45.0  # costs time only where something is broken: a busy machine is not
 
 
-def eventually(condition: Callable[[], T], within_s: float = 10.0, why: str = "") -> T:
+def eventually(condition: Callable[[], T], within_s: float = PATIENCE_S, why: str = "") -> T:
     """The first true value of `condition`; fails where none came in time."""
     until = time.monotonic() + within_s
     while not (value := condition()):
@@ -52,8 +55,63 @@ def settings(valkey_port: int, url: str, **changes: Any) -> Settings:
     return Settings(_env_file=None, **(values | changes))
 
 
+class Stopwatch:
+    """How long something took, as this process lived it.
+
+    A process that the scheduler does not let run, or a whole machine that stands still, does not
+    age: what is due in five seconds is late by our doing only if we could have been quicker.
+    """
+
+    TICK_S = 0.02
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stopwatch", daemon=True)
+
+    def _run(self) -> None:
+        before = time.monotonic()
+        while not self._over.wait(self.TICK_S):
+            now = time.monotonic()
+            self.seconds += min(now - before, 2 * self.TICK_S)
+            before = now
+
+    def start(self) -> Stopwatch:
+        """From now on."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Until now; may be called again."""
+        self._over.set()
+        self._thread.join()
+
+    def __enter__(self) -> Stopwatch:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+_held: list[socket.socket] = []
+
+
+def closed_port() -> int:
+    """A port on which nobody listens, nor will before this process ends: it is ours."""
+    holds = socket.socket()
+    holds.bind(("127.0.0.1", 0))
+    _held.append(holds)
+    port: int = holds.getsockname()[1]
+    return port
+
+
 def free_port() -> int:
-    """A port on which nobody listens."""
+    """A port on which nobody listens yet; somebody else may, before we do."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -77,26 +135,40 @@ class Bot:
 
     def __init__(self, port: int, *channels: str) -> None:
         self._client = redis.Redis(port=port)
-        self._pubsub = self._client.pubsub(ignore_subscribe_messages=True)
+        self._pubsub = self._client.pubsub()
+        self._early: deque[Any] = deque()  # what came while we waited for a confirmation
         if channels:
             self.subscribe(*channels)
 
     def subscribe(self, *channels: str) -> None:
         """Subscribe, and return once the server has confirmed."""
         self._pubsub.subscribe(*channels)
-        for _ in channels:
-            self._pubsub.get_message(timeout=5)
+        self._confirmed("subscribe", len(channels))
+
+    def subscribe_to_pattern(self, pattern: str) -> None:
+        """The same with a pattern."""
+        self._pubsub.psubscribe(pattern)
+        self._confirmed("psubscribe", 1)
+
+    def _confirmed(self, kind: str, count: int) -> None:
+        until = time.monotonic() + PATIENCE_S
+        while count:
+            assert time.monotonic() < until, f"Redis did not confirm: {kind}"
+            if (message := self._pubsub.get_message(timeout=1)) is not None:
+                count -= message["type"] == kind
+                self._early.append(message)
 
     def send(self, channel: str, message: Any) -> int:
         """Publish a message (bytes as they are, else as JSON); returns the receivers."""
         data = message if isinstance(message, bytes) else json.dumps(message)
         return int(self._client.publish(channel, data))
 
-    def next(self, within_s: float = 10.0) -> tuple[str, dict[str, Any]]:
+    def next(self, within_s: float = PATIENCE_S) -> tuple[str, dict[str, Any]]:
         """The next message: its channel and its decoded data."""
         until = time.monotonic() + within_s
-        while time.monotonic() < until:
-            message = self._pubsub.get_message(timeout=until - time.monotonic())
+        while (left := until - time.monotonic()) > 0:
+            early = self._early
+            message = early.popleft() if early else self._pubsub.get_message(timeout=left)
             if message is not None and message["type"] in ("message", "pmessage"):
                 channel, found = message["channel"].decode(), json.loads(message["data"])
                 # Whatever a bot of the tests hears is held against the contract's schemas.
@@ -105,7 +177,7 @@ class Bot:
         raise AssertionError(f"no message within {within_s} s")
 
     def until(
-        self, condition: Callable[[str, dict[str, Any]], bool], within_s: float = 10.0
+        self, condition: Callable[[str, dict[str, Any]], bool], within_s: float = PATIENCE_S
     ) -> dict[str, Any]:
         """The next message that meets the condition."""
         end = time.monotonic() + within_s
@@ -173,13 +245,17 @@ class Rig:
     def __enter__(self) -> Rig:
         return self.start()
 
+    def stop(self) -> None:
+        """Stop the broker; how long that may take is test_shutdown.py's matter."""
+        eventually(self.broker.stop, why="a thread of the broker did not end")
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self.broker.stop(), "a thread of the broker did not end"
+        self.stop()
 
 
 def rest(
@@ -192,7 +268,7 @@ def rest(
         data=None if body is None else json.dumps(body).encode(),
         headers={"APCA-API-KEY-ID": key, "APCA-API-SECRET-KEY": SECRET},
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310
         text = answer.read()
     return json.loads(text) if text else None
 

@@ -10,6 +10,7 @@ from time import time
 from typing import Any
 
 import pytest
+from support import PATIENCE_S
 
 from alpaca_broker.alpaca.hours import MarketHours
 from alpaca_broker.alpaca.rest import BarPage, PastBar, PastTrade, TradePage
@@ -94,7 +95,7 @@ class Stage:
 
     async def told(self, count: int) -> list[Gap]:
         """The gap messages that follow."""
-        until = time() + 5
+        until = time() + PATIENCE_S
         while len(self.gaps) < count:
             assert time() < until, f"{len(self.gaps)} gaps"
             await asyncio.sleep(0.005)
@@ -316,9 +317,12 @@ async def test_a_recovery_that_takes_too_long_ends(monkeypatch: pytest.MonkeyPat
     rest.fails = [UpstreamUnavailable("https://x", "down")]
     stage.follow({"AAPL"})
     async with running(stage, rest):
-        for _ in range(2):
-            stage.backfill.begins()
-            stage.backfill.ends(stage.gap(began, "AAPL"))
+        stage.backfill.begins()
+        stage.backfill.ends(stage.gap(began, "AAPL"))
+        await stage.told(1)
+        monkeypatch.setattr(module, "WITHIN_S", 180.0)
+        stage.backfill.begins()
+        stage.backfill.ends(stage.gap(began, "AAPL"))
         late, whole = await stage.told(2)
     assert not late.recovered
     assert "not within the time" in late.reason

@@ -123,7 +123,7 @@ def test_bench_runs_and_writes_its_page(tmp_path: Path) -> None:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "results.json").read_text())

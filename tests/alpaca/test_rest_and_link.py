@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import WSCloseCode, web
+from support import Stopwatch
 
 from alpaca_broker.alpaca.assets import Assets
 from alpaca_broker.alpaca.link import http_session, open_link
@@ -121,11 +122,13 @@ async def test_closing_takes_no_longer_than_it_may() -> None:
             pass
         return socket
 
+    lived = Stopwatch()
     async with serving(handler) as url, http_session() as http:
         async with open_link(http, url.replace("http", "ws")) as link:
             await link.receive()
-            began = time.monotonic()
-        assert time.monotonic() - began < 2
+            lived.start()
+        lived.stop()
+        assert lived.seconds < 2
         over.set()
 
 
@@ -171,7 +174,7 @@ async def test_what_lies_unread_is_seen() -> None:
 
     async with serving(handler) as url, http_session() as http:
         async with open_link(http, url) as link:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while link.unread < 50_000:  # noqa: ASYNC110 - the kernel tells nobody
                     await asyncio.sleep(0.01)
             for _ in range(100):

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from support import PATIENCE_S
+
 from alpaca_broker.bus.fence import Fence
 from alpaca_broker.bus.lease import LeaseKeeper
 from alpaca_broker.core.channels import Channels
@@ -46,12 +48,12 @@ class Copy:
         info = await client.client_info()
         link = Link(int(info["id"]), info["addr"])
         place = self.fence.enter(client, link, lambda: True)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await self.fence.admit(place)
         return link
 
 
-async def soon(condition: Callable[[], object], within_s: float = 5.0) -> None:
+async def soon(condition: Callable[[], object], within_s: float = PATIENCE_S) -> None:
     """Wait for a condition of this loop."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - what sets it is not ours

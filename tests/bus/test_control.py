@@ -7,6 +7,7 @@ import random
 import time
 
 import uvloop
+from support import PATIENCE_S
 
 from alpaca_broker.bus.fence import Fence
 from alpaca_broker.bus.registrar import Registrar
@@ -53,7 +54,7 @@ def test_it_ends_whenever_it_is_cancelled(valkey: EmbeddedRedis, prefix: str) ->
             parts.heartbeat.beat_now()
             await asyncio.sleep(random.random() * 0.002)
         running.cancel()
-        _, pending = await asyncio.wait([running], timeout=5)
+        _, pending = await asyncio.wait([running], timeout=PATIENCE_S)
         assert not pending, f"still running after its cancellation (seed {number})"
 
     async def all_of_them() -> None:

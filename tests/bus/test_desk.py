@@ -8,6 +8,7 @@ from time import monotonic
 
 import pytest
 import redis.asyncio
+from support import PATIENCE_S
 
 from alpaca_broker.bus.desk import AT_ONCE, Desk
 from alpaca_broker.bus.fence import always_open
@@ -34,7 +35,7 @@ async def test_it_writes_nothing_once_another_one_leads(
     registrar.begin(7)
     async with redis.asyncio.Redis(port=valkey.port) as client, client.pubsub() as answers:
         await answers.subscribe(f"{prefix}answers")
-        await answers.get_message(timeout=5)
+        await answers.get_message(timeout=PATIENCE_S)
         desk = Desk(client, channels, registrar, always_open())
         registered(registrar, 2 * AT_ONCE + 1, f"{prefix}answers")
         bots = len(registrar.changed)
@@ -42,20 +43,20 @@ async def test_it_writes_nothing_once_another_one_leads(
         writing = asyncio.create_task(desk.write())
         if ahead:
             with pytest.raises(Superseded):
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE_S):
                     await writing
             assert len(registrar.changed) == bots  # for when we lead again
             assert registrar.replies
             with pytest.raises(Superseded):
                 await desk._answer()
         else:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 while registrar.changed or registrar.replies:  # noqa: ASYNC110 - any condition
                     await asyncio.sleep(0.01)
             writing.cancel()
             await asyncio.wait([writing])
         assert await client.hlen(channels.registry) == (0 if ahead else bots)
-        message = await answers.get_message(ignore_subscribe_messages=True, timeout=0.2)
+        message = await answers.get_message(timeout=0.2 if ahead else PATIENCE_S)
         assert (message is None) is bool(ahead)
 
 

@@ -11,7 +11,7 @@ import pytest
 import redis
 import redis.asyncio
 from msgspec.structs import replace
-from support import Bot
+from support import PATIENCE_S, Bot
 from tls import tls_in_front_of
 
 from alpaca_broker.bus.pipe import publish_head
@@ -38,7 +38,7 @@ async def publishing(place: RedisTarget, bound: int = 50_000) -> AsyncIterator[P
             running.cancel()
 
 
-async def until(condition: object, within_s: float = 10.0) -> None:
+async def until(condition: object, within_s: float = PATIENCE_S) -> None:
     """Wait in the loop until the condition is true."""
     async with asyncio.timeout(within_s):
         while not condition():  # type: ignore[operator]  # noqa: ASYNC110 - any condition
@@ -53,7 +53,7 @@ async def test_every_message_arrives_once_and_in_order(valkey: EmbeddedRedis, pr
             head = publish_head(channel)
             for n in range(45_000):
                 publisher.publish(head, b'{"n":%d}' % n)
-            assert await publisher.drain(10.0) == 0
+            assert await publisher.drain(PATIENCE_S) == 0
             assert (publisher.acknowledged, publisher.lost, publisher.rejected) == (45_000, 0, 0)
         assert [bot.next()[1]["n"] for _ in range(45_000)] == list(range(45_000))
 
@@ -107,7 +107,7 @@ async def test_a_full_buffer_makes_the_reader_wait_until_half_is_gone(
         await asyncio.sleep(0)
         assert not waiting.done()
         own_valkey.start()
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, PATIENCE_S)
         assert publisher.has_room
 
 
@@ -123,7 +123,7 @@ async def test_a_refused_message_is_counted_and_told(
     async with publishing(place) as publisher:
         for channel in ("price:A", "other:A", "other:B"):
             publisher.publish(publish_head(channel), b"{}")
-        assert await publisher.drain(5.0) == 0
+        assert await publisher.drain(PATIENCE_S) == 0
         assert (publisher.acknowledged, publisher.rejected) == (1, 2)
     assert caplog.text.count("Redis refuses messages") == 1
     assert "secret-word" not in caplog.text
@@ -148,7 +148,7 @@ async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
         with Bot(server.port, "c") as bot:
             async with publishing(place) as publisher:
                 publisher.publish(publish_head("c"), b'{"n":1}')
-                assert await publisher.drain(5.0) == 0
+                assert await publisher.drain(PATIENCE_S) == 0
             assert bot.next()[1] == {"n": 1}
 
 
@@ -158,7 +158,7 @@ async def test_tls_is_spoken_and_checked(own_valkey: EmbeddedRedis, tmp_path: Pa
         place = RedisTarget("localhost", port, 0, tls=True, tls_ca=str(ca))
         async with publishing(place) as publisher:
             publisher.publish(publish_head("c"), b"{}")
-            assert await publisher.drain(5.0) == 0
+            assert await publisher.drain(PATIENCE_S) == 0
             assert publisher.acknowledged == 1
         client = connect(place, "test")
         assert await client.ping()
@@ -222,7 +222,7 @@ async def test_a_user_without_a_password_is_let_in(own_valkey: EmbeddedRedis) ->
     place = target(own_valkey, username="open")
     async with publishing(place) as publisher:
         publisher.publish(publish_head("c"), b"{}")
-        assert await publisher.drain(5.0) == 0
+        assert await publisher.drain(PATIENCE_S) == 0
         assert publisher.acknowledged == 1
     client = connect(place, "test")
     assert await client.ping()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from support import eventually, free_port
+from support import eventually
 
 from alpaca_broker.embedded import EmbeddedRedis
 
@@ -51,13 +51,13 @@ class Command:
             assert self.process.poll() is None, f"it ended: {self.out}{self.err}"
             return False
 
-        eventually(said, within_s=15)
+        eventually(said)
 
-    def code(self, within_s: float = 15.0) -> int:
+    def code(self, within_s: float = 90.0) -> int:
         """Wait for the end; the exit code."""
         return self.process.wait(within_s)
 
-    def end(self, number: signal.Signals = signal.SIGTERM, within_s: float = 5.0) -> int:
+    def end(self, number: signal.Signals = signal.SIGTERM, within_s: float = 90.0) -> int:
         """Send a signal and wait for the end; the exit code."""
         self.process.send_signal(number)
         return self.code(within_s)
@@ -83,7 +83,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for command in commands:
         if command.process.poll() is None:
             command.process.kill()
-            command.process.wait(5)
+            command.process.wait(60)
 
 
 def is_listening(port: int) -> bool:
@@ -101,7 +101,7 @@ def listening() -> Callable[[int], bool]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedRedis]:
     """A Redis of this module's own."""
-    with EmbeddedRedis(port=free_port()) as server:
+    with EmbeddedRedis() as server:
         yield server
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import runpy
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -66,10 +65,8 @@ def test_python_m_is_the_same_command(
 
 def test_help_imports_nothing_heavy(start) -> None:  # type: ignore[no-untyped-def]
     """Help needs no broker, no simulator and no Redis client, and so comes at once."""
-    began = time.monotonic()
     command = start("--help", PYTHONPROFILEIMPORTTIME="1")
     assert command.code() == 0
-    assert time.monotonic() - began < 10  # a loaded machine; the imports below are the point
     for heavy in ("redis", "aiohttp", "pydantic", "rich.live", "alpaca_broker.simulator"):
         assert f" {heavy}\n" not in command.err
 

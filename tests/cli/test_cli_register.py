@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from support import Rig, free_port
+from support import PATIENCE_S, Rig, closed_port
 
 from alpaca_broker.cli.message_lines import accepted_lines, rejected_lines
 from alpaca_broker.embedded import EmbeddedRedis
@@ -33,11 +33,11 @@ class Ear:
         self._bot = bot
         self._pubsub: Any = bot.pubsub(ignore_subscribe_messages=True)
         self._pubsub.subscribe("team:broker:registration")
-        self._pubsub.get_message(timeout=5)
+        self._pubsub.get_message(timeout=PATIENCE_S)
 
     def hears(self) -> dict[str, Any]:
         """The message, once it is there."""
-        message = self._pubsub.get_message(timeout=15)
+        message = self._pubsub.get_message(timeout=PATIENCE_S)
         assert message is not None
         heard: dict[str, Any] = json.loads(message["data"])
         return heard
@@ -201,7 +201,7 @@ def test_long_and_odd_answers_are_lines() -> None:
 
 def test_unreachable_redis_is_advice(start: Any) -> None:
     """One line that says what to look at, exit code 1."""
-    port = free_port()
+    port = closed_port()
     command = start("register", "AAPL", "--bot-id", "me", REDIS_PORT=str(port))
     assert command.code() == 1
     assert command.err.startswith(f"alpaca-broker: Redis at 127.0.0.1:{port} cannot be reached: ")
@@ -220,7 +220,7 @@ def test_unreachable_redis_is_advice(start: Any) -> None:
 )
 def test_what_the_broker_would_refuse_is_not_sent(start: Any, arguments: tuple[str, ...]) -> None:
     """A bad symbol or bot id, no symbol at all, or nobody's: exit code 2, without asking Redis."""
-    command = start(*arguments, REDIS_PORT=str(free_port()))
+    command = start(*arguments, REDIS_PORT=str(closed_port()))
     assert command.code() == 2
     assert command.err.splitlines()[-1].startswith("alpaca-broker: ")
     assert "Traceback" not in command.err

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from support import eventually, free_port
+from support import closed_port, eventually
 
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
 
@@ -20,7 +20,7 @@ KEYS = {"PAPER_ALPACA_API_KEY_ID": "key", "PAPER_ALPACA_API_SECRET_KEY": SECRET}
 def nowhere() -> dict[str, str]:
     """Variables that keep every connection on this machine, where nobody listens."""
     names = ("DATA_STREAM_URL", "DATA_URL", "PAPER_URL", "LIVE_URL")
-    return {f"ALPACA_{name}": f"http://127.0.0.1:{free_port()}" for name in names}
+    return {f"ALPACA_{name}": f"http://127.0.0.1:{closed_port()}" for name in names}
 
 
 def test_missing_keys_are_one_line(start: Any) -> None:
@@ -66,22 +66,22 @@ def test_a_named_settings_file_must_exist(start: Any) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_unreachable_redis_is_explained_and_tried_again(start: Any, number: signal.Signals) -> None:
     """The advice is logged, the broker keeps trying, and a signal ends it with 0."""
-    port = free_port()
+    port = closed_port()
     command = start("run", REDIS_PORT=str(port), **KEYS, **nowhere())
     command.says(f"Redis at 127.0.0.1:{port} cannot be reached: is it running?")
     assert command.process.poll() is None
-    assert command.end(number, within_s=5) == 0
+    assert command.end(number) == 0
     assert "Traceback" not in command.err
     assert SECRET not in command.err + command.out
 
 
 def test_a_second_signal_does_nothing_worse(start: Any) -> None:
     """An impatient user still gets the orderly end."""
-    command = start("run", REDIS_PORT=str(free_port()), **KEYS, **nowhere())
+    command = start("run", REDIS_PORT=str(closed_port()), **KEYS, **nowhere())
     command.says("cannot be reached")
     command.process.send_signal(signal.SIGINT)
     command.process.send_signal(signal.SIGINT)
-    assert command.end(within_s=5) == 0
+    assert command.end() == 0
     assert "Traceback" not in command.err
 
 
@@ -105,7 +105,7 @@ def test_embedded_redis_says_where_it_is_and_ends_with_the_broker(
                 return str(status["feeds"]["iex"]["state"])
 
             eventually(lambda: state() == "live")  # it is logged first
-        assert command.end(within_s=6) == 0
+        assert command.end() == 0
     assert not listening(int(match[1]))
 
 

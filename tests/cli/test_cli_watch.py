@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 import redis
-from support import eventually, free_port
+from support import PATIENCE_S, eventually
 
 from alpaca_broker.embedded import EmbeddedRedis
-from alpaca_broker.errors import BusError
 
 PRICE = {"type": "price_update", "symbol": "AAPL", "price": 150.25, "timestamp": 1628107200}
 ORDER = {
@@ -32,10 +31,10 @@ def registrations(bot: redis.Redis) -> Iterator[Any]:
     """What bots say to the broker; the next message at each call."""
     with bot.pubsub(ignore_subscribe_messages=True) as pubsub:
         pubsub.subscribe("broker:registration")
-        pubsub.get_message(timeout=5)
+        pubsub.get_message(timeout=PATIENCE_S)
 
         def following() -> dict[str, Any]:
-            message = pubsub.get_message(timeout=15)
+            message = pubsub.get_message(timeout=PATIENCE_S)
             assert message is not None
             return dict(json.loads(message["data"]))
 
@@ -106,6 +105,7 @@ def test_status_alone_is_the_status_only(
     """Whole, but for feeds that nobody uses; with a symbol both are shown."""
     iex = {"state": "live", "symbols": 1}
     status = {"type": "status", "state": "live", "feeds": {"iex": iex, "news": {"state": "idle"}}}
+    eventually(lambda: _listeners(bot) == 0)  # those of tests before are gone
     command = start("watch", "--status", REDIS_PORT=str(server.port))
     command.says("watching the broker's status")
     both = start("watch", "AAPL", "--status", REDIS_PORT=str(server.port))
@@ -130,6 +130,7 @@ def test_a_change_for_the_worse_or_the_better_is_said_unasked(
             "broker:status", json.dumps({"type": "status", "state": overall, "feeds": feeds})
         )
 
+    eventually(lambda: _listeners(bot) == 0)
     command = start("watch", "AAPL", REDIS_PORT=str(server.port))
     eventually(lambda: _listeners(bot) == 1)
     beat("live", state="live")
@@ -164,14 +165,14 @@ def test_an_account_s_orders_are_followed(
 
 def test_it_survives_redis(start: Any) -> None:
     """Redis goes and comes: both are said, and prices are shown again."""
-    server = EmbeddedRedis(port=free_port())
+    server = EmbeddedRedis()
     server.start()
     command = start("watch", "AAPL", "--no-register", REDIS_PORT=str(server.port))
     try:
         command.says("registering nothing")
         server.stop()
         command.says("cannot be reached")
-        server = _again(server)
+        server.start()
         command.says("is back: listening again")
         with redis.Redis("127.0.0.1", server.port) as bot:
             assert bot.publish("price:AAPL", json.dumps(PRICE))
@@ -184,12 +185,3 @@ def test_it_survives_redis(start: Any) -> None:
 def _listeners(bot: redis.Redis) -> int:
     ((_, count),) = bot.pubsub_numsub("broker:status")
     return int(count)
-
-
-def _again(server: EmbeddedRedis) -> EmbeddedRedis:
-    try:
-        server.start()
-    except BusError:  # the port was in use for a moment
-        server.stop()
-        server.start()
-    return server

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from fake_broker import FakeBroker
 
-from alpaca_broker import Client
+from alpaca_broker import Client, client
+from alpaca_broker.client import catch_up, engine, tracking
 from alpaca_broker.embedded import EmbeddedRedis
 
 
@@ -20,6 +21,17 @@ def no_thread_is_left() -> Iterator[None]:
     yield
     left = [t.name for t in set(threading.enumerate()) - before if t.name.startswith("alpaca-")]
     assert left == []
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No client here takes a busy machine for a silent broker or a dead Redis, nor looks for holes
+    by itself. Modules whose tests are about that have a fixture of their own by this name.
+    """
+    monkeypatch.setattr(tracking, "HEARTBEAT_WITHIN_S", 3_600.0)
+    monkeypatch.setattr(engine, "PONG_WITHIN_S", 3_600.0)
+    monkeypatch.setattr(client, "ANSWER_WITHIN_S", 3_600.0)
+    monkeypatch.setattr(catch_up, "COMPARE_EVERY_S", 3_600.0)
 
 
 @pytest.fixture
@@ -47,8 +59,8 @@ def connect(valkey: EmbeddedRedis, prefix: str) -> Iterator[Callable[..., Client
         return clients[-1]
 
     yield make
-    for client in clients:
-        client.close()
+    for made in clients:
+        made.close()
 
 
 @pytest.fixture

@@ -33,8 +33,8 @@ class FakeBroker:
         self.seqs: dict[str, int] = {}
         self.order_seq, self.journal_id = 0, uuid4().hex[:16]
         self.length = 10_000
-        self._redis = redis.Redis(port=port, socket_timeout=5)
-        self._listener = redis.Redis(port=port, socket_timeout=5)
+        self._redis = redis.Redis(port=port, socket_timeout=60)
+        self._listener = redis.Redis(port=port, socket_timeout=60)
         self._script = self._redis.register_script(SCRIPT)
         self._stopped = threading.Event()
         self._threads = [
@@ -167,6 +167,6 @@ class FakeBroker:
     ) -> None:
         self._stopped.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
         self._redis.close()
         self._listener.close()

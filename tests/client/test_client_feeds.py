@@ -164,7 +164,12 @@ def test_a_bot_gets_what_its_feed_missed_and_others_hear_nothing_of_it(
         assert client.wait_ready()
         before = until(coins, PriceUpdate)
         eventually(lambda: client.is_fresh(COIN) and client.is_fresh("AAPL"))
-        simulator.call(simulator.simulator.cut, "crypto/us")
+
+        def cut_amid_trades() -> None:
+            simulator.simulator.cut("crypto/us")
+            simulator.simulator.emit("crypto/us", {"T": "t", "S": COIN, "p": 64_000, "s": 1})
+
+        simulator.call(cut_amid_trades)
         eventually(lambda: not client.is_fresh(COIN))
         assert client.is_fresh("AAPL")
         gap = until(coins, Gap)

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 from fake_broker import FakeBroker
 from msgspec.structs import fields
-from support import eventually
+from support import PATIENCE_S, eventually
 
 from alpaca_broker import AsyncClient, Client
 from alpaca_broker.client import (
@@ -306,7 +306,7 @@ async def test_in_asyncio_it_is_the_same(valkey: EmbeddedRedis, prefix: str) -> 
             assert (await anext(quotes)).bid_price == 1.5
             assert isinstance(await anext(bars), BarUpdate)
             assert isinstance(await anext(news), News)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await called.wait()
             assert [type(update) for update in seen] == [QuoteUpdate]
 

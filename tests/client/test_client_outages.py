@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 from fake_broker import ACCOUNT, FakeBroker
-from support import eventually, frozen
+from support import PATIENCE_S, Stopwatch, eventually, frozen
 
 from alpaca_broker import Client
-from alpaca_broker.client import Gap, OrderUpdate, PriceUpdate, Stream
+from alpaca_broker.client import Gap, OrderUpdate, PriceUpdate, Stream, catch_up, engine, tracking
 from alpaca_broker.embedded import EmbeddedRedis
+
+
+@pytest.fixture(autouse=True)
+def patience() -> None:
+    """Here a client has no more of it than in life."""
 
 
 def until_seq(stream: Stream[Any], seq: int) -> list[Any]:
@@ -79,18 +84,18 @@ def test_a_frozen_redis(
     own_broker.price("AAPL")
     until_seq(prices, 1)
     eventually(lambda: own_client.is_fresh("AAPL"))
-    with frozen(own_valkey):
+    with frozen(own_valkey), Stopwatch() as lived:
         began = monotonic()
         eventually(lambda: not own_client.is_fresh("AAPL"))
-        assert monotonic() - began <= 3.3
+        assert lived.seconds <= 3.5
         assert own_client.state == "stale"
         gap = next(prices)
-        assert monotonic() - began <= 4
+        assert lived.seconds <= 4.5
         assert isinstance(gap, Gap)
         assert (gap.reason, gap.symbols, gap.ended) == ("stale", ("AAPL",), None)
         # Only a connection that is given up is made anew.
-        eventually(lambda: own_client._engine._trouble, 5)
-        eventually(lambda: monotonic() - began >= 10 or not soak, 11)
+        eventually(lambda: own_client._engine._trouble)
+        eventually(lambda: monotonic() - began >= 10 or not soak)
     eventually(lambda: own_client.state == "live")
     own_broker.price("AAPL", lost=True)
     own_broker.price("AAPL")
@@ -101,19 +106,21 @@ def test_a_frozen_redis(
 
 
 def test_a_silent_broker_is_no_reason_to_reconnect(
-    own_broker: FakeBroker, own_client: Client
+    own_broker: FakeBroker, own_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis answers the ping: stale, but connected; the next heartbeat ends it."""
+    monkeypatch.setattr(engine, "SILENT_FOR_S", 0.5)  # a ping before it is stale
+    monkeypatch.setattr(engine, "PONG_WITHIN_S", 30.0)
     prices = own_client.prices("AAPL")
     assert own_client.wait_ready()
     own_broker.beats = False
-    eventually(lambda: own_client.state == "stale", 5)
+    eventually(lambda: own_client.state == "stale")
     assert not own_client.is_fresh("AAPL")
     assert not threading.Event().wait(0.05)
     own_broker.beats = True
     eventually(lambda: own_client.is_fresh("AAPL"))
     assert own_client.counters.reconnects == 0
-    assert [gap.reason for gap in gaps([prices.poll(2.0)])] == ["stale"]
+    assert [gap.reason for gap in gaps([prices.poll(30.0)])] == ["stale"]
 
 
 SLOW_READER = """
@@ -169,8 +176,12 @@ def test_a_cut_by_redis_counts_what_it_missed(own_valkey: EmbeddedRedis, soak: b
     assert reasons == ["cut", "by", "redis"]
 
 
-def test_a_cut_is_repaired_for_a_quiet_symbol(own_broker: FakeBroker, own_client: Client) -> None:
+def test_a_cut_is_repaired_for_a_quiet_symbol(
+    own_broker: FakeBroker, own_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No further message is needed: after the reconnect the numbers are compared at once."""
+    monkeypatch.setattr(catch_up, "COMPARE_EVERY_S", 3_600.0)
+    monkeypatch.setattr(tracking, "HEARTBEAT_WITHIN_S", 3_600.0)
     prices = own_client.prices("AAPL")
     assert own_client.wait_ready()
     own_broker.price("AAPL")
@@ -181,9 +192,7 @@ def test_a_cut_is_repaired_for_a_quiet_symbol(own_broker: FakeBroker, own_client
     own_broker.seqs["AAPL"] += 4
     commands.execute()
     own_broker.price("AAPL", lost=True)
-    began = monotonic()
     gap, repaired = next(prices), next(prices)
-    assert monotonic() - began < 3
     assert isinstance(gap, Gap)
     assert (gap.reason, gap.missed, gap.repaired) == ("cut by redis", 5, "price:last")
     assert isinstance(repaired, PriceUpdate)
@@ -229,7 +238,7 @@ def test_a_redis_that_comes_later(unused_tcp_port: int) -> None:
         eventually(lambda: client._engine._trouble)
         assert not client.wait_ready(0.0)
         with EmbeddedRedis(port=unused_tcp_port), FakeBroker(unused_tcp_port) as broker:
-            assert client.wait_ready(10)
+            assert client.wait_ready(PATIENCE_S)
             broker.price("AAPL")
             assert [u.seq for u in until_seq(prices, 1)] == [1]
 
@@ -241,7 +250,7 @@ def test_close_is_quick_while_redis_is_away(own_valkey: EmbeddedRedis) -> None:
     eventually(lambda: client._engine.session.is_subscribed)
     own_valkey.stop()
     eventually(lambda: client._engine._trouble)
-    began = monotonic()
-    client.close()
-    assert monotonic() - began < 2
+    with Stopwatch() as lived:
+        client.close()
+    assert lived.seconds < 2
     assert list(prices) == []

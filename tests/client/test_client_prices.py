@@ -12,10 +12,11 @@ from fake_broker import FakeBroker
 from support import eventually
 
 from alpaca_broker import Client
-from alpaca_broker.client import Gap, PriceUpdate, UsageError, catch_up
+from alpaca_broker.client import Gap, PriceUpdate, UsageError, catch_up, wishes
 from alpaca_broker.embedded import EmbeddedRedis
 
 Connect = Callable[..., Client]
+COMPARED_EVERY_S = catch_up.COMPARE_EVERY_S  # before any test makes it something else
 
 
 def seqs(items: list[Any]) -> list[int]:
@@ -116,7 +117,7 @@ def test_a_quiet_symbols_lost_last_message_is_found(
     broker: FakeBroker, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No next message shows the hole: the comparison with `price:last` does, and repairs it."""
-    assert catch_up.COMPARE_EVERY_S == 5.0
+    assert COMPARED_EVERY_S == 5.0
     monkeypatch.setattr(catch_up, "COMPARE_EVERY_S", 0.5)
     client = connect()
     prices = client.prices("AAPL")
@@ -134,8 +135,11 @@ def test_a_quiet_symbols_lost_last_message_is_found(
     assert seqs([next(prices)]) == [4]
 
 
-def test_fresh_means_acknowledged_and_live(valkey: Any, prefix: str, connect: Connect) -> None:
+def test_fresh_means_acknowledged_and_live(
+    valkey: Any, prefix: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not traded recently: a symbol without a single trade is fresh, a dead feed's is not."""
+    monkeypatch.setattr(wishes, "ANSWER_WITHIN_S", 3_600.0)  # it may yet answer
     with FakeBroker(valkey.port, prefix, answers=False) as broker:
         client = connect()
         assert (client.state, client.status(), client.is_fresh("AAPL")) == ("unknown", None, False)
@@ -201,7 +205,7 @@ def test_more_about_a_gap_that_was_told_casts_no_new_doubt(
 
 def test_a_new_epoch_counts_anew_and_registers_again(broker: FakeBroker, connect: Connect) -> None:
     """At once, not after a third of the lease; lower epochs are ignored."""
-    client = connect()
+    client = connect(ttl=86_400)
     prices = client.prices("AAPL")
     assert client.wait_ready()
     broker.price("AAPL", 2)
@@ -211,7 +215,7 @@ def test_a_new_epoch_counts_anew_and_registers_again(broker: FakeBroker, connect
     gap = next(prices)
     assert isinstance(gap, Gap)
     assert (gap.reason, gap.symbols, gap.missed) == ("epoch", ("AAPL",), None)
-    eventually(lambda: len(broker.registrations) > told, 3)
+    eventually(lambda: len(broker.registrations) > told)
     broker.price("AAPL", epoch=broker.epoch - 1)
     broker.price("AAPL")
     gap, update = next(prices), next(prices)

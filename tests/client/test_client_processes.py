@@ -17,13 +17,13 @@ PARTS = {"bus", "simulator", "alpaca", "broker", "cli", "settings", "embedded", 
 
 
 def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a bot's script that has 20 seconds to end, with warnings as errors."""
+    """Run a bot's script that has two minutes to end, with warnings as errors."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
         check=False,
     )
 
@@ -44,14 +44,14 @@ def test_importing_pulls_in_nothing_of_the_broker() -> None:
 
 
 def test_importing_is_quick() -> None:
-    """Beyond redis-py itself less than 150 ms; the best of some attempts, on a busy machine."""
+    """Beyond redis-py itself less than 150 ms of the processor; the best of some attempts."""
     script = (
         "import time, redis, redis.asyncio\n"
-        "began = time.perf_counter()\n"
+        "began = time.process_time()\n"
         "from alpaca_broker import AsyncClient, Client\n"
-        "print(time.perf_counter() - began)\n"
+        "print(time.process_time() - began)\n"
     )
-    assert min(float(run(script).stdout) for _ in range(3)) < 0.150
+    assert any(float(run(script).stdout) < 0.150 for _ in range(3))
 
 
 def test_every_public_name_is_there() -> None:
@@ -141,7 +141,7 @@ def test_ctrl_c_ends_the_loop_cleanly(valkey: EmbeddedRedis, prefix: str) -> Non
                 assert bot.stdout is not None
                 assert bot.stdout.readline() == "ready\n"
                 bot.send_signal(signal.SIGINT)
-                out, err = bot.communicate(timeout=10)
+                out, err = bot.communicate(timeout=60)
             finally:
                 bot.kill()
         assert (out, err, bot.returncode) == ("interrupted 1\n", "", 0)
@@ -159,8 +159,7 @@ def test_ctrl_c_is_seen_whichever_thread_it_is_given_to(valkey: EmbeddedRedis) -
         "with Client('redis://127.0.0.1:' + os.environ['PORT']) as client:\n"
         "    prices = client.prices('AAPL')\n"
         "    for wait in (lambda: next(prices), lambda: prices.poll(60)):\n"
-        "        threading.Thread(target=elsewhere).start()\n"
-        "        try: wait()\n"
+        "        try: threading.Thread(target=elsewhere).start(); wait()\n"
         "        except KeyboardInterrupt: print('interrupted')\n",
         PORT=str(valkey.port),
     )
@@ -200,7 +199,7 @@ def test_a_notebook(valkey: EmbeddedRedis, prefix: str) -> None:
                 assert bot.stdout is not None
                 assert bot.stdout.readline() == "ready\n"
                 broker.price("AAPL")
-                out, err = bot.communicate(timeout=10)
+                out, err = bot.communicate(timeout=60)
             finally:
                 bot.kill()
         assert (out, err) == ("1 1 None\n", "")

@@ -186,7 +186,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(operations=OPERATIONS, since=st.integers(0, 3), page=st.integers(1, 4))
 def test_each_event_once_and_in_order(operations: list[str], since: int, page: int) -> None:
     """Random interleavings of journal, live events, doubles, cuts, slow answers and full queues."""

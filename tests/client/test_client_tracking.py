@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,11 @@ from alpaca_broker.client.updates import FeedStatus, PriceUpdate, Status
 from alpaca_broker.core.feeds import Family
 
 NOW = 100.0
+
+
+@pytest.fixture(autouse=True)
+def patience() -> None:
+    """Here a client has no more of it than in life."""
 
 
 def price(

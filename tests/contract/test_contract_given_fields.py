@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import redis
-from support import Rig, buy, eventually
+from support import PATIENCE_S, Rig, buy, eventually
 
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.simulator import SimulatorOptions, SimulatorThread
@@ -41,10 +41,10 @@ def hear(plain: Rig) -> Iterator[Callable[..., Hear]]:
 
     def subscribe(channel: str) -> Hear:
         pubsub.subscribe(channel)
-        pubsub.get_message(timeout=5)
+        pubsub.get_message(timeout=PATIENCE_S)
 
         def following(text: str) -> bytes:
-            while (message := pubsub.get_message(timeout=10)) is not None:
+            while (message := pubsub.get_message(timeout=PATIENCE_S)) is not None:
                 if text.encode() in message["data"]:
                     return bytes(message["data"])
             raise AssertionError(f"nothing with {text} came on {channel}")

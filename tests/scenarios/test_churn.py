@@ -99,7 +99,7 @@ def _come_go_and_die(rig: Rig, soak: bool) -> None:
     doomed = len(crews) - int(len(crews) * 2 / 3)
     try:
         with rig.bot(rig.channels.registration) as desk, rig.bot(rig.channels.price("AAPL")) as ear:
-            eventually(lambda: rig.broker.status().bots == BOTS, 60)
+            eventually(lambda: rig.broker.status().bots == BOTS, 120)
             began = time.monotonic()
             for n in range(doomed):
                 _wait_until(began + lasts * 0.7 * (n + 1) / doomed)
@@ -113,11 +113,11 @@ def _come_go_and_die(rig: Rig, soak: bool) -> None:
                 process.stdin.flush()
             alive = [name for crew in crews[doomed:] for name in crew]
             truth = {"AAPL", *(name.upper() for name in alive)}
-            eventually(lambda: rig.broker.symbols == truth, 20, "it does not converge")
+            eventually(lambda: rig.broker.symbols == truth, why="it does not converge")
             eventually(lambda: rig.broker.status().bots == len(alive))
             plain = [price["seq"] for price in _drain(ear)]
-        reports = [r for p in processes[doomed:] for r in json.loads(p.communicate(timeout=30)[0])]
-        eventually(lambda: rig.broker.status().bots == 0 and not rig.broker.symbols, 20)
+        reports = [r for p in processes[doomed:] for r in json.loads(p.communicate(timeout=120)[0])]
+        eventually(lambda: rig.broker.status().bots == 0 and not rig.broker.symbols)
     finally:
         for process in processes:
             process.kill()

@@ -7,11 +7,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from full_disk import SmallDisk
-from support import Rig, buy, eventually
+from support import Bot, Rig, buy, eventually
 
 from alpaca_broker import Client
-from alpaca_broker.client import OrderUpdate
 from alpaca_broker.simulator import SimulatorThread
+
+
+def beats_on(bot: Bot) -> None:
+    """Two beats in less than two seconds: soon, on whatever machine."""
+    times = [bot.until(lambda _, m: m["type"] == "status")["timestamp"]]
+    while len(times) < 2 or times[-1] - times[-2] >= 2:
+        assert len(times) < 20, times
+        times.append(bot.until(lambda _, m: m["type"] == "status")["timestamp"])
 
 
 def test_orders_wait_for_room_the_status_says_so_and_prices_flow(
@@ -22,10 +29,11 @@ def test_orders_wait_for_room_the_status_says_so_and_prices_flow(
         rig.register("AAPL")
         (account_id,) = rig.broker.status().accounts
         with Client(host="127.0.0.1", port=valkey.port) as client:
-            prices, orders = client.prices("AAPL", gaps=False), client.orders(account_id)
+            prices = client.prices("AAPL", gaps=False)
+            orders = client.orders(account_id, gaps=False)
             assert client.wait_ready()
             buy(simulator.url)
-            assert [next(orders).seq for _ in range(2)] == [1, 2]  # type: ignore[union-attr]
+            assert [next(orders).seq for _ in range(2)] == [1, 2]
             valkey.fill()
             for _ in range(3):
                 buy(simulator.url)
@@ -34,17 +42,15 @@ def test_orders_wait_for_room_the_status_says_so_and_prices_flow(
                     lambda _, m: m.get("accounts", {}).get(account_id, {}).get("state") == "stale"
                 )
                 # The heart beats on, at its pace: a bot tells a full disk from a dead broker.
-                beat = bot.until(lambda _, m: m["type"] == "status")
+                beats_on(bot)
             assert "No space left on device" in status["accounts"][account_id]["error"]
             assert status["state"] != "live"
-            assert beat["timestamp"] - status["timestamp"] < 2
             while prices.poll() is not None:
                 pass
             assert next(prices).price > 0  # what is only said, flows
             assert orders.poll() is None
             valkey.clear()
-            seen = [next(orders) for _ in range(6)]
-            assert [u.seq for u in seen if isinstance(u, OrderUpdate)] == [3, 4, 5, 6, 7, 8]
+            assert [next(orders).seq for _ in range(6)] == [3, 4, 5, 6, 7, 8]
             eventually(lambda: rig.broker.status().accounts[account_id].state == "live")
         kept = [
             json.loads(f[b"data"]) for _, f in valkey.redis.xrange(f"journal:order:{account_id}")
@@ -68,10 +74,10 @@ def test_a_leader_that_leaves_a_full_disk_is_followed_when_there_is_room(
         eventually(lambda: second.broker._control.lease._stood_by)
         with first.bot("broker:status") as bot:
             valkey.fill()
-            assert first.broker.stop()
+            first.stop()
             bot.until(lambda _, m: m["type"] == "status" and m["state"] == "down")
         eventually(lambda: not second.broker._control.lease.redis.is_up)
         assert not second.broker.status().epoch
         valkey.clear()
-        eventually(lambda: second.broker.status().epoch, within_s=3)
+        eventually(lambda: second.broker.status().epoch)
         eventually(lambda: second.broker.status().state == "live")

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support import Bot, Rig, eventually, rest
+from support import PATIENCE_S, Bot, Rig, eventually, rest
 
 from alpaca_broker.core import backoff
 from alpaca_broker.embedded import EmbeddedRedis
@@ -45,7 +45,7 @@ class Heard:
         bot.subscribe(rig.channels.status)
         bot.subscribe(rig.channels.price(symbol), rig.channels.backfill(symbol))
 
-    def until(self, condition: Any, within_s: float = 20.0) -> None:
+    def until(self, condition: Any, within_s: float = PATIENCE_S) -> None:
         """Listen until the condition holds."""
 
         def take(channel: str, message: dict[str, Any]) -> bool:
@@ -122,15 +122,22 @@ def test_live_and_recovered_trades_of_an_option_are_all_that_traded(
         ask_for_backfill(rig, OPTION)
         heard = Heard(bot, rig, OPTION)
         heard.until(lambda: len(heard.live) >= 10)
+
+        def cut_amid_trades() -> None:
+            simulator.simulator.cut(feed)
+            for size in (3, 4):
+                trade = {"T": "t", "S": OPTION, "p": 2.5, "s": size, "x": "C", "c": "a"}
+                simulator.simulator.emit(feed, trade)
+
         for gap in (1, 2):
-            simulator.call(simulator.simulator.cut, feed)
+            simulator.call(cut_amid_trades)
             heard.until(lambda gap=gap: sum(g.get("again", False) for g in heard.gaps) == gap)
             count = len(heard.live) + 10
             heard.until(lambda count=count: len(heard.live) >= count)
         path = f"/v1beta1/options/trades?symbols={OPTION}&limit=10000"
         shown = rest(simulator.url, "GET", path)["trades"][OPTION]
     assert [(g["feed"], g["recovered"]) for g in heard.gaps] == [(feed, False), (feed, True)] * 2
-    assert len(heard.recovered) >= 4, "half a second each"
+    assert len(heard.recovered) >= 4, "two each"
     ours = [(m["timestamp"], m["price"], m["size"]) for m in heard.live + heard.recovered]
     theirs = [(msgspec.convert(t["t"], datetime).timestamp(), t["p"], t["s"]) for t in shown]
     first, last = heard.live[0]["timestamp"], heard.live[-1]["timestamp"]
@@ -143,8 +150,14 @@ def test_a_minute_bar_that_was_missed_comes_on_the_channel_of_bars(
 ) -> None:
     """The minute ended while nobody was connected; by Alpaca's clock, which is not ours."""
     minute = datetime.fromisoformat("2026-11-23T11:00:00-05:00").timestamp()
+    # On a slow machine the minute may be over before all is ready: then it begins earlier.
+    assert any(a_minute_ends(valkey, f"{prefix}{at}:", minute, at) for at in (55, 45, 25, 5))
+
+
+def a_minute_ends(valkey: EmbeddedRedis, prefix: str, minute: float, at: int) -> bool:
+    """Whether all was ready in time."""
     with (
-        SimulatorThread(SimulatorOptions(time="2026-11-23T11:00:52-05:00")) as simulator,
+        SimulatorThread(SimulatorOptions(time=f"2026-11-23T11:00:{at:02}-05:00")) as simulator,
         Rig(valkey, simulator, prefix=prefix) as rig,
         rig.bot(rig.channels.status, f"{rig.channels.prefix}bar:AAPL") as bot,
     ):
@@ -154,16 +167,19 @@ def test_a_minute_bar_that_was_missed_comes_on_the_channel_of_bars(
             return float(msgspec.convert(said, datetime).timestamp())
 
         rig.register("AAPL", channels=["trades", "backfill", "bars"])
-        eventually(lambda: now() > minute + 57.5)
-        simulator.play(script(["refuse-503@0s+4s:market"]))
-        bar = bot.until(lambda c, m: c.endswith("bar:AAPL"), 30)
-        again = bot.until(lambda _, m: m.get("again", False), 30)
+        eventually(lambda: now() > minute + 58)
+        simulator.play(script(["refuse-503@0s+3s:market"]))
+        if now() > minute + 59.5:
+            return False
+        bar = bot.until(lambda c, m: c.endswith("bar:AAPL"))
+        again = bot.until(lambda _, m: m.get("again", False))
         shown = rest(simulator.url, "GET", "/v2/stocks/bars?symbols=AAPL&timeframe=1Min")
     (theirs,) = shown["bars"]["AAPL"]
     assert (bar["timestamp"], bar["source"], bar["seq"]) == (minute, "backfill", 1)
     assert (bar["open"], bar["close"], bar["volume"]) == (theirs["o"], theirs["c"], theirs["v"])
     assert (bar["timeframe"], bar["updated"], bar["feed"]) == ("1Min", False, "iex")
     assert (again["symbols"], again["recovered"]) == (["AAPL"], True)
+    return True
 
 
 def test_what_the_plan_does_not_show_is_told(valkey: EmbeddedRedis, prefix: str) -> None:
@@ -176,7 +192,7 @@ def test_what_the_plan_does_not_show_is_told(valkey: EmbeddedRedis, prefix: str)
     ):
         ask_for_backfill(rig, "AAPL")
         simulator.play(script(["cut@0s:market"]))
-        again = bot.until(lambda _, m: m.get("again", False), 20)
+        again = bot.until(lambda _, m: m.get("again", False))
         assert not again["recovered"]
         assert "subscription does not permit" in again["reason"]
         bot.until(lambda _, m: m.get("state") == "live")

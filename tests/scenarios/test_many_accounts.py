@@ -25,7 +25,7 @@ def running(
     try:
         yield rig
     finally:
-        assert rig.broker.stop()
+        rig.stop()
 
 
 def account(rig: Rig, name: str) -> Any:
@@ -85,7 +85,7 @@ def test_a_feed_outside_the_plan_is_named_and_orders_go_on(
             assert "ALPACA_FEED is sip" in feed
             eventually(lambda: account(rig, "paper").state == "live")
         finally:
-            assert rig.broker.stop()
+            rig.stop()
 
 
 def test_two_names_of_one_account_are_told_and_one_is_left_out(

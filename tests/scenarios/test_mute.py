@@ -66,7 +66,7 @@ class Scene:
 
     def __exit__(self, *_: object) -> None:
         try:
-            assert self.rig.broker.stop()
+            self.rig.stop()
         finally:
             self._simulator.__exit__(None, None, None)
 

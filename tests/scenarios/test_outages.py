@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from support import KEY_ID, SECRET, Rig, buy, eventually
+from support import KEY_ID, PATIENCE_S, SECRET, Rig, buy, eventually
 
 from alpaca_broker.embedded import EmbeddedRedis
 from alpaca_broker.errors import ConfigError
@@ -74,7 +74,7 @@ def test_alpaca_cut_and_back_is_subscribed_again(rig: Rig) -> None:
         assert status["feeds"]["iex"]["error"]
         rig.simulator.start_server()
         status = bot.until(
-            lambda _, m: m.get("state") == "live" and m["feeds"]["iex"]["symbols"] == 2, 15
+            lambda _, m: m.get("state") == "live" and m["feeds"]["iex"]["symbols"] == 2
         )
         assert status["feeds"]["iex"]["error"] is None
     with rig.bot(rig.channels.price("MSFT")) as bot:
@@ -125,7 +125,7 @@ def test_two_accounts_and_one_with_wrong_keys(valkey: EmbeddedRedis, prefix: str
             rig.register("AAPL")
             assert not rig.broker.wait(timeout=0.01)
         finally:
-            assert rig.broker.stop()
+            rig.stop()
 
 
 def test_keys_that_are_refused_everywhere_end_the_broker(
@@ -136,9 +136,9 @@ def test_keys_that_are_refused_everywhere_end_the_broker(
         rig = Rig(valkey, simulator, prefix=prefix).start(live=False)
         try:
             with pytest.raises(ConfigError) as caught:
-                rig.broker.wait(timeout=10)
+                rig.broker.wait(timeout=PATIENCE_S)
         finally:
-            assert rig.broker.stop()
+            rig.stop()
         text = str(caught.value)
         assert "PAPER_ALPACA_API_KEY_ID and PAPER_ALPACA_API_SECRET_KEY" in text
         assert "configs/.env" in text

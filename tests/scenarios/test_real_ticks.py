@@ -71,7 +71,7 @@ def receive(port: int, rows: dict[str, int]) -> dict[str, list[bytes]]:
     wish = json.dumps({"action": "register", "symbols": list(rows), "bot_id": "ticks"})
     eventually(lambda: client.publish("broker:registration", wish), why="no broker listens")
     got: dict[str, list[bytes]] = {symbol: [] for symbol in rows}
-    count, until = 0, time.monotonic() + 60
+    count, until = 0, time.monotonic() + 240
     while count < sum(rows.values()) and time.monotonic() < until:
         message = pubsub.get_message(timeout=1)
         if message is not None and message["type"] == "message":

@@ -77,7 +77,7 @@ def test_while_alpaca_is_away_two_answers_come(rig: Rig) -> None:
         bot.send(rig.channels.registration, wish)
         assert bot.next()[1]["pending"] is True
         rig.simulator.start_server()
-        final = bot.next(20)[1]
+        final = bot.next()[1]
         assert (final["pending"], final["accepted"]) == (False, ["AAPL"])
 
 
@@ -133,7 +133,7 @@ def test_listening_to_a_price_channel_is_enough(rig: Rig) -> None:
         assert bot.next()[1]["symbol"] == "TSLA"
         assert rig.broker.symbols == {"TSLA"}
     eventually(lambda: rig.broker.symbols == frozenset())
-    assert "TSLA" not in last(rig)
+    eventually(lambda: "TSLA" not in last(rig))
 
 
 def test_nobody_can_cut_another_bot_off(rig: Rig) -> None:
@@ -157,7 +157,7 @@ def test_the_last_price_is_there_and_is_never_from_before_a_gap(rig: Rig) -> Non
     rig.simulator.stop_server()
     eventually(lambda: last(rig) == {})
     rig.simulator.start_server()
-    back = eventually(lambda: last(rig).get("AAPL"), 20)
+    back = eventually(lambda: last(rig).get("AAPL"))
     assert back["received_at"] > seen["received_at"]
 
 
@@ -171,10 +171,13 @@ def test_last_prices_cost_a_tenth_of_the_writes_at_most(valkey: EmbeddedRedis, p
         eventually(lambda: rig.broker.counters["prices"] > 10_000)
         lanes = rig.broker._prices.feeds[0]._in_use.prices
         assert lanes.snapshots.writes * 10 <= lanes.messages
-        now = time.time()
-        behind = [now - kept["received_at"] for kept in last(rig).values()]
-        assert len(behind) == 40
-        assert max(behind) < 1.5
+
+        def oldest() -> float:
+            now, kept = time.time(), last(rig).values()
+            assert len(kept) == 40
+            return now - min(price["received_at"] for price in kept)
+
+        eventually(lambda: oldest() < 1.5)
 
 
 @pytest.mark.parametrize("channel", ["price:AAPL", "broker:status"])

@@ -64,12 +64,13 @@ class Restarted:
 
 @pytest.mark.soak
 @pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("half", [0, 1])  # two may run side by side
 def test_order_events_survive_a_storm_none_lost_none_doubled_in_order(
-    tmp_path: Path, soak: bool
+    tmp_path: Path, soak: bool, half: int
 ) -> None:
     """Sockets cut, mute, half-open; events dropped, doubled, swapped; REST refused, slow, empty;
     the broker killed twice, Redis restarted once."""
-    for seed in SOAK_SEEDS if soak else SEEDS:
+    for seed in (SOAK_SEEDS if soak else SEEDS)[half::2]:
         options = SimulatorOptions(rest_limit_per_min=None)
         redis = EmbeddedRedis(folder=tmp_path / str(seed), appendonly="yes")
         with redis as valkey, SimulatorThread(options) as simulator:
@@ -100,7 +101,7 @@ def weather(
         flow = simulator.order_flow(KEY_ID, events=events, seed=seed, per_second=EVENTS_A_SECOND)
         blowing, began = simulator.play(faults), time.monotonic()
         while not (blowing.done() and flow.done() and not moments):
-            assert time.monotonic() - began < 60, "the storm does not end"
+            assert time.monotonic() - began < 240, "the storm does not end"
             if moments and time.monotonic() - began >= moments[0][0]:
                 _, what = moments.pop(0)
                 if what == "kill":
@@ -112,7 +113,7 @@ def weather(
             time.sleep(0.02)
         blowing.result()
         assert flow.result() == events
-        entries = settles(valkey.port, CHANNELS, simulator, within_s=60)
+        entries = settles(valkey.port, CHANNELS, simulator, within_s=180)
         time.sleep(1.0)  # nothing comes on top of it
         assert len(journal(valkey.port, CHANNELS)) == len(entries)
         return entries

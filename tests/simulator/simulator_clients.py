@@ -14,7 +14,7 @@ from alpaca_broker.simulator import Simulator
 
 KEY = {"APCA-API-KEY-ID": "PK1", "APCA-API-SECRET-KEY": "s1"}
 MSGPACK = {"Content-Type": "application/msgpack"}
-ANSWER_S = 5.0
+ANSWER_S = 45.0
 
 
 class Client:
@@ -52,7 +52,7 @@ class Client:
                     return message
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = ANSWER_S) -> None:
     """Wait until a condition holds; fail if it does not in time."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for

@@ -17,11 +17,11 @@ def running(stream: Any, wake: Callable[[], object]) -> Iterator[None]:
     finally:
         stream.stop()
         wake()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
-def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 45.0) -> None:
     """Wait until a condition holds; fail if it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():

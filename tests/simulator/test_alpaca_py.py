@@ -193,7 +193,7 @@ def test_wrong_keys_and_missing_plans(caplog: pytest.LogCaptureFixture) -> None:
         stream.subscribe_trades(take, "AAPL")
         thread = threading.Thread(target=stream.run, name="sdk stream")
         thread.start()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
         assert simulator.stats.errors_sent == {409: 1}
 

@@ -246,7 +246,7 @@ def test_what_is_refused(client: TradingClient, order: Any, why: str) -> None:
 
 def test_every_event_of_a_day_is_a_trade_update(simulator: SimulatorThread) -> None:
     """The SDK's model is strict about statuses, times and numbers."""
-    assert simulator.order_flow("PKDAY", events=400).result(10) == 400
+    assert simulator.order_flow("PKDAY", events=400).result(60) == 400
     updates = simulator.call(simulator.simulator.ledger, account_id_of("PKDAY"))
     read = [TradeUpdate(**update) for update in updates]
     assert len(read) == 400

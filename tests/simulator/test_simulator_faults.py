@@ -411,7 +411,7 @@ async def is_healthy(simulator: Simulator) -> None:
 def test_a_thread_plays_a_script() -> None:
     """Done when the last one has ended; leaving the context ends the rest."""
     with SimulatorThread() as thread:
-        thread.play(script(["refuse-503@0s+20ms", "cut@30ms"])).result(5)
+        thread.play(script(["refuse-503@0s+20ms", "cut@30ms"])).result(60)
         assert not thread.simulator.switches.upgrade_status["market"]
         endless = thread.play(script(["mute@1h"]))
     assert endless.cancelled()
@@ -424,7 +424,7 @@ async def test_practice_begins_with_the_first_client() -> None:
     stop = asyncio.Event()
 
     async def beside(simulator: Simulator) -> None:
-        faults = script(["cut@20ms"])
+        faults = script(["cut@500ms"])
         tell = lambda fault: told.append(fault.name)  # noqa: E731 - shorter than a def
         await practise(simulator, faults, tell, key_id="PK1", orders_per_s=500.0)
 

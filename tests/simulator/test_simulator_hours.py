@@ -97,14 +97,14 @@ def test_times_that_are_none_are_refused(moment: str) -> None:
 def test_time_goes_on_from_where_it_was_set() -> None:
     """With an offset or without; None and "now" are the real time."""
     hours = TradingHours("2026-11-25T03:00", market_open=True, quiet=False)
-    assert 0 <= hours.now_ns() - ns("2026-11-25T03:00") < 10**9
+    assert 0 <= hours.now_ns() - ns("2026-11-25T03:00") < 60 * 10**9
     assert hours.phase() is Phase.CLOSED
     hours.set(datetime(2026, 11, 25, 14, 30, tzinfo=UTC))
-    assert 0 <= hours.now_ns() - ns("2026-11-25T09:30") < 10**9
+    assert 0 <= hours.now_ns() - ns("2026-11-25T09:30") < 60 * 10**9
     assert hours.is_open()
     assert hours.share() == 1.0
     hours.set(None)
-    assert abs(hours.now_ns() / 1e9 - datetime.now(UTC).timestamp()) < 1
+    assert abs(hours.now_ns() / 1e9 - datetime.now(UTC).timestamp()) < 60
     assert hours.is_open()
     hours.set("now")
     assert hours.phase() is phase(hours.now_ns())

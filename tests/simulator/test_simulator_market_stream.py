@@ -469,7 +469,7 @@ async def test_fragmented_messages_are_put_together(quiet: Simulator) -> None:
     first, second = body[:10], body[10:]
     for head, part in ((0x01, first), (0x00, second), (0x80, b"")):
         writer.write(bytes((head, 0x80 | len(part), 0, 0, 0, 0)) + part)
-    assert b"authenticated" in await asyncio.wait_for(reader.readuntil(b"authenticated"), 5)
+    assert b"authenticated" in await asyncio.wait_for(reader.readuntil(b"authenticated"), 45)
     writer.close()
     await writer.wait_closed()
 

@@ -4,7 +4,6 @@ import ast
 import asyncio
 import dataclasses
 import socket
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from simulator_clients import Start, dialled, eventually, market, rest_of, trading
+from support import Stopwatch
 
 import alpaca_broker.simulator
 from alpaca_broker.simulator import (
@@ -91,13 +91,14 @@ async def test_start_and_stop_keep_the_port_and_the_accounts(start: Start) -> No
     ):
         order = await rest.order("AAPL", "1", type="limit", limit_price="0.01")
         await updates.receive()
-        began = time.monotonic()
+        lived = Stopwatch().start()
         stopping = asyncio.create_task(simulator.stop())
         frame = await client.frame()
         assert (frame.type, frame.data) == (aiohttp.WSMsgType.CLOSE, 1001)
         assert (await updates.frame()).type is aiohttp.WSMsgType.CLOSE
         await stopping
-        assert time.monotonic() - began < 2
+        lived.stop()
+        assert lived.seconds < 2
         with pytest.raises(aiohttp.ClientConnectorError):
             await rest("GET", "/v2/account")
         await simulator.start()
@@ -115,9 +116,9 @@ async def test_stop_does_not_wait_for_clients_that_never_answer(start: Start) ->
         await client.receive()
         transport = client.socket._response.connection.transport  # type: ignore[union-attr]
         transport.pause_reading()
-        began = time.monotonic()
-        await simulator.stop()
-        assert time.monotonic() - began < 2
+        with Stopwatch() as lived:
+            await simulator.stop()
+        assert lived.seconds < 2
         transport.resume_reading()
     assert simulator.stats.market_open == 0
 
@@ -181,7 +182,7 @@ async def test_serve_runs_until_told_to_stop() -> None:
         seen.append(simulator.port)
         stop.set()
 
-    await asyncio.wait_for(serve(SimulatorOptions(), ready, stop), 5)
+    await asyncio.wait_for(serve(SimulatorOptions(), ready, stop), 60)
     assert seen[0] > 0
 
 
