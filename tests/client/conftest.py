@@ -10,6 +10,7 @@ import pytest
 from fake_broker import FakeBroker
 
 from alpaca_broker import Client
+from alpaca_broker.client.session import Session
 from alpaca_broker.embedded import EmbeddedRedis
 
 
@@ -56,3 +57,17 @@ def own_client(own_valkey: EmbeddedRedis) -> Iterator[Client]:
     """A client of a server that may be stopped."""
     with Client(host="127.0.0.1", port=own_valkey.port) as client:
         yield client
+
+
+@pytest.fixture
+def readers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The threads that read something, piece by piece."""
+    threads: list[int] = []
+    hear = Session.hear
+
+    def noted(session: Session, *words: Any) -> None:
+        threads.append(threading.get_ident())
+        hear(session, *words)
+
+    monkeypatch.setattr(Session, "hear", noted)
+    return threads
