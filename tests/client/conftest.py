@@ -10,7 +10,8 @@ import pytest
 from fake_broker import FakeBroker
 
 from alpaca_broker import Client, client
-from alpaca_broker.client import catch_up, engine, tracking
+from alpaca_broker.client import catch_up, conversation, tracking
+from alpaca_broker.client.session import Session
 from alpaca_broker.embedded import EmbeddedRedis
 
 
@@ -29,7 +30,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     by itself. Modules whose tests are about that have a fixture of their own by this name.
     """
     monkeypatch.setattr(tracking, "HEARTBEAT_WITHIN_S", 3_600.0)
-    monkeypatch.setattr(engine, "PONG_WITHIN_S", 3_600.0)
+    monkeypatch.setattr(conversation, "PONG_WITHIN_S", 3_600.0)
     monkeypatch.setattr(client, "ANSWER_WITHIN_S", 3_600.0)
     monkeypatch.setattr(catch_up, "COMPARE_EVERY_S", 3_600.0)
 
@@ -68,3 +69,17 @@ def own_client(own_valkey: EmbeddedRedis) -> Iterator[Client]:
     """A client of a server that may be stopped."""
     with Client(host="127.0.0.1", port=own_valkey.port) as client:
         yield client
+
+
+@pytest.fixture
+def readers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The threads that read something, piece by piece."""
+    threads: list[int] = []
+    hear = Session.hear
+
+    def noted(session: Session, *words: Any) -> None:
+        threads.append(threading.get_ident())
+        hear(session, *words)
+
+    monkeypatch.setattr(Session, "hear", noted)
+    return threads

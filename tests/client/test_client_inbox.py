@@ -116,3 +116,29 @@ def test_a_slow_taker_is_given_one_at_a_time() -> None:
         sizes.append(len(portion.take(inbox)))
     assert sizes[0] > 100
     assert sizes[-1] == 1
+
+
+def test_what_is_held_is_next_until_it_is_given() -> None:
+    """A bot that was broken off before it had them gets them with the next call, once."""
+    inbox, portion = Inbox(10, conflates=True), Portion()
+    put(inbox, price("A", 1), price("A", 2), price("A", 3))
+    assert inbox.hold(2) == [price("A", 1), price("A", 2)]
+    assert portion.hold(inbox) == inbox.hold_own(99) == inbox.in_hand
+    assert [u.seq for u in inbox.take(1) if isinstance(u, PriceUpdate)] == [1, 2]
+    assert portion.take(inbox) == [price("A", 3)]
+    assert (inbox.in_hand, inbox.delivered, portion.take(inbox)) == ([], 3, [])
+
+
+def test_what_is_put_and_taken_in_one_is_bounded_all_the_same() -> None:
+    """It comes after what waits already, and is no more than would wait."""
+    inbox = Inbox(4, conflates=True)
+    inbox.pending += [price("A", 1), price("B", 1)]
+    assert inbox.hold_own(99) == [price("A", 1), price("B", 1)]
+    inbox.in_hand = []
+    inbox.pending += [price("A", n) for n in range(2, 8)]
+    assert inbox.hold_own(99) == [price("A", 7, skipped=5)]
+    inbox.in_hand = []
+    put(inbox, price("A", 8))
+    inbox.pending.append(price("A", 9))
+    assert inbox.hold_own(99) == [price("A", 8), price("A", 9)]
+    assert inbox.pending == []

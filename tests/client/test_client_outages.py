@@ -14,7 +14,15 @@ from fake_broker import ACCOUNT, FakeBroker
 from support import PATIENCE_S, Stopwatch, eventually, frozen
 
 from alpaca_broker import Client
-from alpaca_broker.client import Gap, OrderUpdate, PriceUpdate, Stream, catch_up, engine, tracking
+from alpaca_broker.client import (
+    Gap,
+    OrderUpdate,
+    PriceUpdate,
+    Stream,
+    catch_up,
+    conversation,
+    tracking,
+)
 from alpaca_broker.embedded import EmbeddedRedis
 
 
@@ -109,18 +117,18 @@ def test_a_silent_broker_is_no_reason_to_reconnect(
     own_broker: FakeBroker, own_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis answers the ping: stale, but connected; the next heartbeat ends it."""
-    monkeypatch.setattr(engine, "SILENT_FOR_S", 0.5)  # a ping before it is stale
-    monkeypatch.setattr(engine, "PONG_WITHIN_S", 30.0)
+    monkeypatch.setattr(conversation, "SILENT_FOR_S", 0.5)  # a ping before it is stale
+    monkeypatch.setattr(conversation, "PONG_WITHIN_S", 30.0)
     prices = own_client.prices("AAPL")
     assert own_client.wait_ready()
     own_broker.beats = False
     eventually(lambda: own_client.state == "stale")
     assert not own_client.is_fresh("AAPL")
+    assert [gap.reason for gap in gaps([prices.poll(30.0)])] == ["stale"]
     assert not threading.Event().wait(0.05)
     own_broker.beats = True
     eventually(lambda: own_client.is_fresh("AAPL"))
     assert own_client.counters.reconnects == 0
-    assert [gap.reason for gap in gaps([prices.poll(30.0)])] == ["stale"]
 
 
 SLOW_READER = """

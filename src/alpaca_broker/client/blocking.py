@@ -1,8 +1,8 @@
 """The client for bots with threads: iterate, or be called back.
 
-Owns the bot's side of the queues. What is heard is heard by the engine's thread whether the bot is
-busy or not, so a slow bot is never cut off by Redis; callbacks run one after the other in a thread
-of their own.
+Owns the bot's side of the queues. What comes is heard whether the bot is busy or not, so a slow bot
+is never cut off by Redis: by the engine's thread, or by that of a bot that waits for it anyway
+(`lending.py`). Callbacks run one after the other in a thread of their own.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Stream(Generic[Update]):
     def __init__(self, client: Client, subscription: Subscription) -> None:
         # The client is kept alive: closing it ends the stream.
         self._client, self._subscription, self._plain = client, subscription, client._plain
-        self._bell = Bell()
+        self._lending = client._engine.lending
+        self._bell = Bell(self._lending.wake)
         self._portion = Portion()
         self._ready: Iterator[Update] = iter(())
         subscription.inbox.bell = self._bell.ring
@@ -81,13 +82,21 @@ class Stream(Generic[Update]):
         until = inf if timeout is None else monotonic() + timeout
         while True:
             closed = inbox.closed
-            if taken := self._portion.take(inbox):
-                updates: Iterator[Any] = iter(taken)
-                self._ready = map(attrgetter("raw"), updates) if self._plain else updates
-                return True
+            taken = self._portion.hold(inbox)
+            if not taken:
+                if closed:
+                    return False
+                left = until - monotonic()
+                found = self._lending.wait(inbox, self._bell, self._portion, left)
+                if found is None:
+                    return False
+                taken = found
             # What was rung for may have been taken already, so it is looked at again.
-            if closed or not self._bell.wait(until - monotonic()):
-                return False
+            if taken:
+                updates: Iterator[Any] = iter(taken)
+                updates = map(attrgetter("raw"), updates) if self._plain else updates
+                self._ready, inbox.in_hand = updates, []  # in one step, see `Inbox.hold`
+                return True
 
 
 class Client(Front):
@@ -195,8 +204,9 @@ class Client(Front):
 
     def close(self) -> None:
         """Unregister, and end the threads; may be called again."""
-        self._finalize.detach()
         _end(self._engine, self._dispatcher, HANDLER_ENDS_WITHIN_S)
+        if self._engine.has_ended:  # a signal's handler may have to leave that for later
+            self._finalize.detach()
 
     def __enter__(self) -> Self:
         return self
@@ -206,6 +216,7 @@ class Client(Front):
 
     def _begin(self) -> None:
         self._dispatcher = Dispatcher(self._plain)
+        self._engine.lending.open()
         # Also for a bot that forgets to close: it unregisters, and exits without a hang.
         self._finalize = weakref.finalize(self, _end, self._engine, self._dispatcher)
 

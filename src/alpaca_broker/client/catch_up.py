@@ -47,6 +47,11 @@ class CatchUp:
         """Compare at the next occasion."""
         self._due_at = self._all_due_at = float("-inf")
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it was asked for since the last occasion."""
+        return self._due_at == float("-inf")
+
     def reset(self) -> None:
         """The connection is no more: no answer will come."""
         self._parts, self._token, self._found = 0, b"", {}

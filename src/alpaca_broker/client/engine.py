@@ -1,8 +1,8 @@
 """The listening thread: connects, reads, asks, and connects again, until it is closed.
 
-Owns the thread and its two connections, one that hears and one that asks. Everything it knows is
-the session's, which only this thread changes; bots' threads reach it by way of a bell. A frozen
-Redis shows in a ping that is not answered, for an open connection alone says nothing.
+Owns the thread, what is wanted, and when to connect; `conversation.py` is a connection's life. What
+it knows is the session's, which this thread changes, and the one of a bot that waits and reads in
+its place (`lending.py`); bots' threads reach it by way of a bell.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import random
 import re
 import socket
 import time
-from collections import deque
 from contextlib import closing
 from secrets import token_hex
-from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
+from selectors import EVENT_READ, DefaultSelector
 from threading import Lock, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -25,13 +24,14 @@ import hiredis
 import msgspec
 from redis import Redis, RedisError
 
-from alpaca_broker import client
 from alpaca_broker.client import updates
+from alpaca_broker.client.conversation import LOOK_EVERY_S, Conversation
 from alpaca_broker.client.inbox import Inbox
-from alpaca_broker.client.link import Link, LinkEnded
+from alpaca_broker.client.lending import BrokenOff, Lending
+from alpaca_broker.client.link import Link, LinkEnded, is_of_handler
 from alpaca_broker.client.place import Place, advice, find_place
 from alpaca_broker.client.seam import Seam
-from alpaca_broker.client.session import Answered, Session
+from alpaca_broker.client.session import Session
 from alpaca_broker.client.subscription import Counters, Subscription
 from alpaca_broker.client.wishes import Wishes
 from alpaca_broker.core.backoff import Patience
@@ -43,12 +43,6 @@ if TYPE_CHECKING:
     from alpaca_broker.settings import RedisTarget
 
 log = logging.getLogger("alpaca_broker.client")
-
-LOOK_EVERY_S = 0.2
-SILENT_FOR_S = 2.0  # heartbeats come every second; then a ping...
-PONG_WITHIN_S = 2.0  # ...which must be answered in this time
-FAREWELL_WITHIN_S = 1.0
-PIECES_AT_ONCE = 16
 
 _BOT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
@@ -101,6 +95,7 @@ class Engine:
         self._redis: Redis | None = None
         self._bell, ear = socket.socketpair()
         self._bell.setblocking(False)
+        self.lending = Lending(self.session, self.ring)
         ear.setblocking(False)
         self._trouble: str | None = None
         self._run_id: str | None = None  # of the Redis we were connected to last
@@ -183,8 +178,10 @@ class Engine:
         """Wake the listening thread."""
         try:
             self._bell.send(b"!")
-        except OSError:
-            pass  # rung often enough to fill it, or the thread has ended
+        except OSError as error:
+            if is_of_handler(error):
+                raise
+            # Else it is rung often enough to fill it, or the thread has ended.
 
     def request_close(self) -> None:
         """Unregister and end; may be called again, and from any thread."""
@@ -202,25 +199,39 @@ class Engine:
             redis, self._redis = self._redis, None
         if redis is not None:
             redis.close()
-        if self._thread is not current_thread():
+        # One that reads, and whose signal's handler this is, would wait for itself.
+        if self._thread is not current_thread() and not self.lending.is_mine():
             self._thread.join(within_s)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the thread has."""
+        return not self._thread.is_alive()
 
     # Below: the listening thread.
 
     def _run(self, ear: socket.socket) -> None:
         patience = Patience(random.uniform, first=0.05, ceiling=2.0, settled=5.0)
+        again = False
         try:
-            while not self._closing:
+            while again or not self._closing:
                 began = monotonic()
                 try:
+                    if again:
+                        again = False
+                        self.session.mend()
                     self._live(ear)
+                except BrokenOff:
+                    again = True  # also to say farewell, for it mostly was Ctrl-C
                 except (RedisError, OSError, hiredis.HiredisError) as error:
                     self._is_down(error)
                 except Exception:
                     log.exception("listening failed, which is a mistake of ours; trying again")
                 self.session.link_down()
-                self._pause(ear, patience.after(monotonic() - began))
+                if not again:
+                    self._pause(ear, patience.after(monotonic() - began))
         finally:
+            self.lending.close()
             ear.close()
             self._bell.close()
 
@@ -231,7 +242,7 @@ class Engine:
         )
         with closing(Link(hears)) as hearing, closing(Link(asks)) as asking:
             self._is_up(hearing.run_id)
-            _Conversation(self, hearing, asking, ear).hold()
+            Conversation(self, hearing, asking, ear).hold()
 
     def _is_up(self, run_id: str) -> None:
         if self._run_id is not None:
@@ -269,111 +280,6 @@ class Engine:
     def is_closing(self) -> bool:
         """Whether the client is to be closed."""
         return self._closing
-
-
-class _Conversation:
-    """Two open connections, until one of them ends or the client is closed."""
-
-    def __init__(self, engine: Engine, hearing: Link, asking: Link, ear: socket.socket) -> None:
-        self._engine, self._session = engine, engine.session
-        self._hearing, self._asking, self._ear = hearing, asking, ear
-        self._asked: deque[tuple[float, Answered | None]] = deque()
-        self._heard_at, self._pinged_at = monotonic(), 0.0
-
-    def hold(self) -> None:
-        """Talk until the client is closed.
-
-        Raises:
-            LinkEnded: a connection ended, or shows no life.
-        """
-        with DefaultSelector() as selector:
-            for end in (self._hearing, self._asking, self._ear):
-                selector.register(end, EVENT_READ)
-            while not self._engine.is_closing:
-                self._engine.look()
-                self._send()
-                self._watch(monotonic())
-                for link in (self._hearing, self._asking):
-                    writes = EVENT_WRITE if link.wants_to_write else 0
-                    if selector.get_key(link).events != EVENT_READ | writes:
-                        selector.modify(link, EVENT_READ | writes)
-                for key, events in selector.select(LOOK_EVERY_S):
-                    self._serve(key.fileobj, events)
-        self._say_farewell()
-
-    def _serve(self, end: Any, events: int) -> None:
-        if end is self._ear:
-            self._ear.recv(4096)
-            return
-        if events & EVENT_WRITE:
-            end.write()
-        if events & EVENT_READ and end is self._hearing:
-            self._hear()
-        elif events & EVENT_READ:
-            self._take_answers()
-
-    def _hear(self) -> None:
-        hearing, session = self._hearing, self._session
-        for _ in range(PIECES_AT_ONCE):
-            if not hearing.read():
-                break
-            now = monotonic()
-            self._heard_at, self._pinged_at = now, 0.0
-            session.hear(hearing.gets, now, time.time())
-            session.delivery.hand_over()
-            if not hearing.has_more:
-                break
-
-    def _take_answers(self) -> None:
-        asking = self._asking
-        while asking.read():
-            while (answer := asking.gets()) is not False:
-                _, take = self._asked.popleft()
-                if isinstance(answer, Exception):
-                    log.warning("Redis refused: %s", answer)
-                if take is not None:
-                    take(answer)
-            if not asking.has_more:
-                break
-        self._session.delivery.hand_over()
-
-    def _send(self) -> None:
-        session = self._session
-        for words in session.to_hear:
-            self._hearing.send(*words)
-        session.to_hear.clear()
-        now = monotonic()
-        for command, take in session.to_ask:
-            self._asked.append((now, take))
-            self._asking.send(*command)
-        session.to_ask.clear()
-
-    def _watch(self, now: float) -> None:
-        """Ping where nothing is heard; give up where nothing answers."""
-        if self._asked and now - self._asked[0][0] > client.ANSWER_WITHIN_S:
-            raise LinkEnded("no answer in time", by_peer=False)
-        if now - self._heard_at <= SILENT_FOR_S:
-            return
-        if not self._pinged_at:
-            self._pinged_at = now
-            self._hearing.send("PING", "alive?")
-        elif now - self._pinged_at > PONG_WITHIN_S:
-            raise LinkEnded("no answer to a ping", by_peer=False)
-
-    def _say_farewell(self) -> None:
-        session = self._session
-        for message in session.wishes.farewell():
-            payload = msgspec.json.encode(message).decode()
-            session.to_ask.append((("PUBLISH", session.channels.registration, payload), None))
-        self._send()
-        until = monotonic() + FAREWELL_WITHIN_S
-        with DefaultSelector() as selector:
-            selector.register(self._asking, EVENT_READ)
-            while self._asked and (left := until - monotonic()) > 0:
-                if self._asking.wants_to_write:
-                    self._asking.write()
-                if selector.select(min(left, LOOK_EVERY_S)):
-                    self._take_answers()
 
 
 def _invented_bot_id() -> str:

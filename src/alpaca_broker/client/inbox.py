@@ -1,4 +1,4 @@
-"""One consumer's bounded queue: the listening thread puts, the bot's thread takes.
+"""One consumer's bounded queue: who listens puts, the bot's thread takes.
 
 Owns what waits, and the rule when it is full: prices and quotes shrink to the newest of each
 symbol, counted in `skipped`; orders are refused before they are put (`room`), for the journal keeps
@@ -33,7 +33,9 @@ class Bell:
     way, which left the event's own lock taken for ever. It is also quicker.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, also: Callable[[], None] | None = None) -> None:
+        """`also` is called with every ring, for one who waits for something else besides."""
+        self._also = also or _nobody
         self._silence = Lock()
         self._silence.acquire()
 
@@ -43,6 +45,16 @@ class Bell:
             self._silence.release()
         except RuntimeError:
             pass  # rung already
+        self._also()
+
+    @property
+    def is_rung(self) -> bool:
+        """Whether nobody has waited for the last ring yet."""
+        return not self._silence.locked()
+
+    def was_rung(self) -> bool:
+        """Whether it is; the ring is then waited for."""
+        return self._silence.acquire(blocking=False)
 
     def wait(self, timeout: float = inf) -> bool:
         """Wait until it is rung; False where it was not in time.
@@ -67,7 +79,8 @@ class Inbox:
         self._limit = bound  # grows with the number of symbols: the newest of each is kept
         self._lock = Lock()
         self._items: list[Item] = []
-        self.pending: list[Item] = []  # of the listening thread alone, until `flush`
+        self.in_hand: list[Item] = []  # taken, and not yet the bot's: Ctrl-C may come between
+        self.pending: list[Item] = []  # of who holds the session's lock, until `flush`
         self.bell: Callable[[], None] = _nobody
         self.on_room: Callable[[], None] = _nobody
         self.wants_room = False  # set by the listening thread, which waits for it
@@ -98,16 +111,37 @@ class Inbox:
 
     def take(self, most: int) -> list[Item]:
         """The oldest that wait, at most so many; empty where none does."""
+        taken, self.in_hand = self.hold(most), []
+        return taken
+
+    def hold(self, most: int) -> list[Item]:
+        """As `take`, but they are held until `in_hand` is emptied, and are the next till then.
+
+        Signals' handlers run with calls alone, so what is assigned in one statement is one step.
+        """
         with self._lock:
+            if self.in_hand:
+                return self.in_hand
             if len(self._items) <= most:
-                taken, self._items = self._items, []
+                self.in_hand, self._items = self._items, []
             else:
-                taken, self._items = self._items[:most], self._items[most:]
-            self.delivered += len(taken)
+                taken, rest = self._items[:most], self._items[most:]
+                self.in_hand, self._items = taken, rest
+            self.delivered += len(self.in_hand)
         if self.wants_room and len(self) <= self.bound // 2:
             self.wants_room = False
             self.on_room()
-        return taken
+        return self.in_hand
+
+    def hold_own(self, most: int) -> list[Item]:
+        """`flush` and `hold` in one, for a thread that may do both; it rings for nobody else."""
+        if self.in_hand or self._items or len(self.pending) > min(most, self._limit):
+            self.flush()
+            return self.hold(most)
+        self.in_hand = self.pending.copy()
+        self.pending.clear()
+        self.delivered += len(self.in_hand)
+        return self.in_hand
 
     def close(self) -> None:
         """Nothing more will come; what waits can still be taken."""
@@ -126,13 +160,24 @@ class Portion:
 
     def take(self, inbox: Inbox) -> list[Item]:
         """The next that wait."""
+        taken, inbox.in_hand = self.hold(inbox), []
+        return taken
+
+    def hold(self, inbox: Inbox) -> list[Item]:
+        """The next that wait; held, as `Inbox.hold` says."""
         now = monotonic()
         if now - self._taken_at <= QUICK_S:
             self._most = min(AT_ONCE, self._most * 2)
         elif self._was_full:
             self._most = max(1, self._most // 4)
-        taken = inbox.take(self._most)
+        taken = inbox.hold(self._most)
         self._taken_at, self._was_full = now, bool(taken)
+        return taken
+
+    def hold_own(self, inbox: Inbox) -> list[Item]:
+        """The next, of what the bot's own thread has put there after it had found nothing."""
+        taken = inbox.hold_own(self._most)
+        self._taken_at, self._was_full = monotonic(), bool(taken)
         return taken
 
 

@@ -7,6 +7,7 @@ Never blocks after `open`. Retries nothing.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,8 @@ class Link:
         except BaseException:
             connection.disconnect()
             raise
+        # Neither has it a buffer of its own, nor does Python code stand between us and it.
+        self.is_plain = type(self._socket) is socket.socket
         self._buffer = bytearray(READ_BYTES)
         self._unsent = bytearray()
         self.has_more = False  # there is, or may be, more to read at once
@@ -94,22 +97,31 @@ class Link:
         """
         try:
             size = self._socket.recv_into(self._buffer)
-        except (BlockingIOError, TimeoutError):
-            return False
         except OSError as error:
-            if _is_later(error):
+            if self.is_plain and is_of_handler(error):
+                raise
+            if isinstance(error, BlockingIOError | TimeoutError) or _is_later(error):
                 return False
             raise LinkEnded(str(error), by_peer=True) from error
         if size == 0:
             raise LinkEnded("Redis closed the connection", by_peer=True)
         self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]
         # TLS may hold more than the selector knows of.
-        self.has_more = size == READ_BYTES or bool(getattr(self._socket, "pending", _none)())
+        self.has_more = size == READ_BYTES or (not self.is_plain and self._socket.pending() > 0)
         return True
 
     def close(self) -> None:
         """Close it; may be called again."""
         self._connection.disconnect()
+
+
+def is_of_handler(error: OSError) -> bool:
+    """Whether it is not the socket's: raised by a signal's handler, in a bot's thread.
+
+    To be asked where a socket was called directly: what Python code raised comes from further in.
+    """
+    trace = error.__traceback__
+    return trace is not None and trace.tb_next is not None
 
 
 def _run_id(connection: Any) -> str:
@@ -122,10 +134,6 @@ def _run_id(connection: Any) -> str:
         return ""
     lines = (line for line in bytes(text).split(b"\r\n") if line.startswith(b"run_id:"))
     return next(lines, b":").partition(b":")[2].decode()
-
-
-def _none() -> int:
-    return 0
 
 
 def _is_later(error: OSError) -> bool:

@@ -1,9 +1,9 @@
 """One bot's conversation with Redis: what is heard, who gets it, what was missed.
 
-Owns the subscriptions, the tracks and the epoch. Runs in the listening thread alone; other threads
-read single values. Reads no clock and no socket: the engine feeds it replies, and sends what it
-leaves in `to_hear` and `to_ask`. Lower epochs are ignored; a new one makes everything register
-again. (Long for a module: it is the hot path, and every reply has its place in it.)
+Owns the subscriptions, the tracks and the epoch. Runs in the listening thread, or in a bot's that
+reads in its place (`lending.py`); others read single values. Reads no clock and no socket: it is
+fed replies, and the engine sends what it leaves in `to_hear` and `to_ask`. Lower epochs are
+ignored; a new one makes everything register again. (Long, for it is the hot path.)
 """
 
 from __future__ import annotations
@@ -114,6 +114,11 @@ class Session:
         self.to_hear += changes(self._told, wanted)
         self._told = wanted
 
+    @property
+    def has_work(self) -> bool:
+        """Whether the engine is to look after it at once."""
+        return bool(self.to_hear or self.to_ask or self.catch_up.is_urgent)
+
     # The connection.
 
     def link_up(self) -> None:
@@ -140,6 +145,19 @@ class Session:
         for one in self.subscriptions:
             if one.seam is not None:
                 one.seam.disturb(cause)
+
+    def mend(self) -> None:
+        """Hearing was broken off anywhere: make whole what hangs together, and tell the rest."""
+        for one in self.subscriptions:
+            one.inbox.pending.clear()  # or, where that was done already, it would come twice
+        tracks = self.tracks.values()
+        self._by_channel = {self.channels.price(t.symbol).encode(): t for t in tracks}
+        self.follow(self.subscriptions)
+        self.wishes.forget()
+        gap = Gap(reason="reconnect", symbols=self._names(), detail="the bot was broken off")
+        self.lines.doubt("reconnect")
+        self.lines.breaks(gap)
+        self.delivery.tell(gap)
 
     # What is heard.
 
