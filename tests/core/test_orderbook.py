@@ -4,106 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from lives import BEGAN, Life, snapshot
 
 from alpaca_broker.core.messages import OrderUpdate
 from alpaca_broker.core.orderbook import HOLD_S, OrderBook
-from alpaca_broker.core.orders import OrderEvent, order_event
+from alpaca_broker.core.orders import OrderEvent
 from alpaca_broker.core.snapshot import Snapshot
-
-BEGAN = 1_700_000_000.0
-
-
-def text(at: float) -> str:
-    """A time as Alpaca writes it."""
-    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
-
-
-class Life:
-    """One order at a pretend Alpaca: its events by stream, its state and its fills by REST."""
-
-    def __init__(self, order_id: str = "o1", qty: int = 30, at: float = BEGAN + 1_000) -> None:
-        self.now = at
-        self.order: dict[str, Any] = {
-            "id": order_id,
-            "client_order_id": f"bot.{order_id}",
-            "symbol": "AAPL",
-            "side": "buy",
-            "qty": str(qty),
-            "filled_qty": "0",
-            "filled_avg_price": None,
-            "status": "new",
-            "submitted_at": text(at),
-            "updated_at": text(at),
-        }
-        self.activities: list[dict[str, Any]] = []
-        self.count = 0
-
-    def event(self, event: str, status: str, **more: Any) -> OrderEvent:
-        """Something happens; what the stream says of it."""
-        self.now += 0.25
-        self.count += 1
-        reached = {"canceled": "canceled_at", "expired": "expired_at"}.get(status)
-        self.order |= {"status": status, "updated_at": text(self.now)}
-        if reached:
-            self.order[reached] = text(self.now)
-        data = {
-            "event": event,
-            "timestamp": text(self.now),
-            "event_id": f"{self.order['id']}-{self.count}",
-            "order": dict(self.order),
-            **more,
-        }
-        found = order_event(data, account_id="a", environment="paper", received_at=self.now)
-        assert found is not None
-        return found
-
-    def begin(self, status: str = "new") -> OrderEvent:
-        return self.event(status, status)
-
-    def fill(self, qty: int, price: str = "10") -> OrderEvent:
-        """Some of it is filled, or the rest."""
-        filled = int(self.order["filled_qty"]) + qty
-        done = filled == int(self.order["qty"])
-        status, event = ("filled", "fill") if done else ("partially_filled", "partial_fill")
-        self.order |= {"filled_qty": str(filled), "filled_avg_price": price}
-        found = self.event(event, status, price=price, qty=str(qty), execution_id=f"x{self.count}")
-        self.activities.append(
-            {
-                "id": f"{self.count}",
-                "type": event,
-                "transaction_time": text(self.now),
-                "price": price,
-                "qty": str(qty),
-                "cum_qty": str(filled),
-                "leaves_qty": str(int(self.order["qty"]) - filled),
-                "order_id": self.order["id"],
-                "order_status": status,
-            }
-        )
-        return found
-
-    def cancel(self) -> OrderEvent:
-        return self.event("canceled", "canceled")
-
-
-def snapshot(*lives: Life, fills: bool = True, taken_at: float | None = None) -> Snapshot:
-    """What REST shows of these orders."""
-    found = Snapshot(
-        account_id="a",
-        environment="paper",
-        taken_at=taken_at or max((life.now for life in lives), default=BEGAN),
-        complete=True,
-    )
-    found.add_orders([dict(life.order) for life in lives])
-    if fills:
-        found.add_fills([activity for life in lives for activity in life.activities])
-    return found
 
 
 def book() -> OrderBook:
@@ -226,6 +136,46 @@ def test_a_lost_fill_is_found_by_rest_before_the_next_is_told() -> None:
     shown = snapshot(life)
     assert known.reconcile(shown, 1.1) == []
     assert names(known.reconcile(shown, 1.7)) == [("partial_fill", 10), ("fill", 30)]
+
+
+def test_what_was_lost_is_told_although_an_older_look_comes_between() -> None:
+    """A routine look was taken before the hole, and is gone through again and again beside it."""
+    known, life = book(), Life()
+    known.hear(life.begin(), 0.0)
+    older, elsewhere = snapshot(life), snapshot(Life("o2", at=BEGAN - 50))
+    life.fill(10)
+    known.hear(life.fill(20), 1.0)
+    assert list(known.lost()) == ["o1"]
+    told = []
+    for tenth in range(8):
+        now = 1.1 + tenth / 10
+        told += known.reconcile(older, now)
+        told += known.reconcile(snapshot(life), now, closely=True)
+        told += known.reconcile(elsewhere, now)
+    assert names(told) == [("partial_fill", 10), ("fill", 30)]
+    assert known.lost() == {}
+
+
+def test_a_close_look_says_nothing_of_other_orders() -> None:
+    """It asked only for the fills since the hole: of others some may be missing."""
+    known, life, other = book(), Life(), Life("o2")
+    known.hear(life.begin(), 0.0)
+    known.hear(other.begin(), 0.0)
+    other.fill(10)
+    other.fill(10)
+    assert known.reconcile(snapshot(other), 0.0) == []
+    assert known.waits
+    life.fill(10)
+    known.hear(life.fill(20), 1.0)
+    for now in (1.1, 1.7, 12.0):
+        shown = snapshot(life, other)
+        shown.fills = [fill for fill in shown.fills if fill.order_id == "o1" or fill.cum_qty == 20]
+        assert {e.update.order_id for e in known.reconcile(shown, now, closely=True)} <= {"o1"}
+    assert known.waits, "that is for the routine looks to say"
+    assert names(known.reconcile(snapshot(other), 12.0)) == [
+        ("partial_fill", 10),
+        ("partial_fill", 20),
+    ]
 
 
 def test_an_event_in_a_hole_is_let_go_after_five_seconds() -> None:

@@ -39,7 +39,7 @@ class OrderBook:
         self._open: dict[str, Order] = {}
         self._closed: OrderedDict[str, Order] = OrderedDict()
         self._keys: OrderedDict[str, None] = OrderedDict()
-        self._first_seen: dict[str, float] = {}  # what only REST shows, and since when
+        self._first_seen: dict[str, dict[str, float]] = {}  # by order: what only REST shows; when
         self._holding: dict[str, Order] = {}
         self._held = 0
         self.floor = 0.0  # what is older is no news
@@ -151,6 +151,18 @@ class OrderBook:
 
     # REST.
 
+    def lost(self) -> dict[str, tuple[float, float]]:
+        """The orders of which an event waits for one before it, the longest wait first.
+
+        With each since when it is known, and when the last of it that was told happened.
+        """
+        waiting = [one for one in self._holding.items() if one[1].held]
+        waiting.sort(key=lambda one: min(since for since, _ in one[1].held))
+        return {
+            order_id: (order.first_seen, order.last.timestamp if order.last else order.first_seen)
+            for order_id, order in waiting
+        }
+
     def unexplained(self, snapshot: Snapshot, now: float) -> dict[str, float]:
         """Orders that must be looked at one by one, and since when each is known."""
         ids = {
@@ -165,23 +177,39 @@ class OrderBook:
         return ids
 
     def reconcile(
-        self, snapshot: Snapshot, now: float, coming: Collection[OrderEvent] = ()
+        self,
+        snapshot: Snapshot,
+        now: float,
+        coming: Collection[OrderEvent] = (),
+        *,
+        closely: bool = False,
     ) -> list[OrderEvent]:
         """What REST shows and nobody has told for long enough; `coming` is heard, and not yet told.
 
-        May be called again with the same snapshot while `waits`.
+        May be called again with the same snapshot while `waits`. A look taken `closely`, at what
+        was `lost`, says nothing of other orders; it may come between two calls of another one.
         """
         expected = {_identity(event) for event in coming}
         since: dict[str, float] = {}  # when the first of an order's coming events happened
         for event in coming:
             at = event.update.timestamp
             since[event.update.order_id] = min(at, since.get(event.update.order_id, at))
-        first_seen, self._first_seen = self._first_seen, {}
-        self.waits = False
+        first_seen = self._first_seen
+        # What is asked for closely has been shown for as long as the hole lasts, whoever looks.
+        self._first_seen = {
+            order_id: seen
+            for order_id, seen in first_seen.items()
+            if closely or self._is_in_a_hole(order_id)
+        }
+        waits = False
         told: list[list[OrderEvent]] = []
         for order_id, fills in snapshot.by_order(self._is_news).items():
             order = self._known(order_id)
             held = {_identity(event) for _, event in order.held} if order is not None else set()
+            if closely and not held:
+                continue
+            seen = first_seen.get(order_id, {})
+            still = dict(seen) if held else {}
             due: list[OrderEvent] = []
             may_tell = True
             for one in missing(snapshot, order_id, fills, order, self.floor):
@@ -189,16 +217,18 @@ class OrderBook:
                 is_later = one.event.update.timestamp > since.get(order_id, inf)
                 if is_later or identity in expected or identity in held:
                     # What comes after it is told after it, at the next look.
-                    self.waits = self.waits or (identity in held and bool(due))
+                    waits = waits or (identity in held and bool(due))
                     break
-                shown_at = first_seen.get(identity, now)
+                shown_at = seen.get(identity, now)
                 if may_tell := may_tell and now - shown_at >= _patience(one, bool(held)):
                     due.append(one.event)
                 else:
-                    self._first_seen[identity] = shown_at
-                    self.waits = True
+                    still[identity] = shown_at
+                    waits = True
             if due:
                 told.append(self._tell(order_id, due))
+            self._first_seen[order_id] = still
+        self.waits = self.waits if closely else waits
         return list(merge(*told, key=lambda event: event.update.timestamp))
 
     def _tell(self, order_id: str, events: list[OrderEvent]) -> list[OrderEvent]:
@@ -217,6 +247,10 @@ class OrderBook:
 
     def _known(self, order_id: str) -> Order | None:
         return self._open.get(order_id) or self._closed.get(order_id)
+
+    def _is_in_a_hole(self, order_id: str) -> bool:
+        order = self._holding.get(order_id)
+        return order is not None and bool(order.held)
 
     def _new(self, order_id: str, at: float) -> Order:
         order = self._open[order_id] = Order("", Decimal(0), at)

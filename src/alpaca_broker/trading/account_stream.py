@@ -175,6 +175,8 @@ class AccountStream:
                     tasks.create_task(link.stay_heard(self.lane.has_room), name="pings")
                     tasks.create_task(self._reconcile(rest, self.account), name="reconciliation")
                     tasks.create_task(self._reconciler.release_holes(), name="holes")
+                    finding = self._reconciler.find_lost(rest, self._found)
+                    tasks.create_task(finding, name="lost events")
                     tasks.create_task(self._mark(link), name="marks")
                     while True:
                         await self._take(await link.receive(), link, session)
