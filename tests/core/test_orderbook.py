@@ -138,6 +138,66 @@ def test_a_lost_fill_is_found_by_rest_before_the_next_is_told() -> None:
     assert names(known.reconcile(shown, 1.7)) == [("partial_fill", 10), ("fill", 30)]
 
 
+def test_a_fill_is_told_before_the_cancellation_that_overtook_it() -> None:
+    """Both wait for the fill before them, and came in the wrong order."""
+    known, life = book(), Life()
+    known.hear(life.begin(), 0.0)
+    first, second, canceled = life.fill(10), life.fill(10), life.cancel()
+    assert known.hear(canceled, 0.0) == []
+    assert known.hear(second, 0.0) == []
+    assert names(known.hear(first, 0.1)) == [
+        ("partial_fill", 10),
+        ("partial_fill", 20),
+        ("canceled", 20),
+    ]
+    assert not known.has_holes
+
+
+def test_a_fill_of_rest_waits_for_the_one_before_it_too() -> None:
+    """REST shows the third before the second: five seconds, then it is told as what it is."""
+    for in_time in (True, False):
+        known, life = book(), Life()
+        known.hear(life.begin(), 0.0)
+        known.hear(life.fill(10), 0.0)
+        life.fill(10)
+        life.fill(10)
+        shown = snapshot(life)
+        shown.fills = [fill for fill in shown.fills if fill.cum_qty != 20]
+        assert [known.reconcile(shown, now) for now in (0.1, 2.5, 5.0)] == [[], [], []]
+        if in_time:
+            found = known.reconcile(snapshot(life), 5.05) + known.reconcile(snapshot(life), 7.1)
+            assert names(found) == [("partial_fill", 20), ("fill", 30)]
+        else:
+            found = known.reconcile(shown, 5.2)
+            assert names(found) == [("fill", 30)]
+        assert [event.is_early for event in found] == ([False, False] if in_time else [True])
+
+
+def test_a_list_of_orders_that_is_older_than_the_fills_says_no_state() -> None:
+    """They are asked for side by side: `new` again, after the fill, would be told twice."""
+    known, life = book(), Life()
+    life.begin()
+    older = dict(life.order)
+    life.fill(10)
+    canceled = life.cancel()
+    assert names(known.hear(canceled, 0.0)) == [("new", 0)]
+    shown = snapshot(life)
+    shown.orders.clear()
+    shown.add_orders([older])
+    found = [event for now in (0.1, 0.7) for event in known.reconcile(shown, now)]
+    assert names(found) == [("partial_fill", 10), ("canceled", 10)]
+
+
+def test_what_was_before_the_link_does_not_wait_for_it() -> None:
+    """The stream has no replay: two seconds of five would be lost for nothing."""
+    known, life = book(), Life()
+    life.begin()
+    life.fill(10)
+    known.deaf_until = life.now - 0.1
+    assert names(known.reconcile(snapshot(life), 0.0)) == [("new", 0)]
+    assert names(known.reconcile(snapshot(life), 2.0)) == [("partial_fill", 10)]
+
+
 def test_what_was_lost_is_told_although_an_older_look_comes_between() -> None:
     """A routine look was taken before the hole, and is gone through again and again beside it."""
     known, life = book(), Life()

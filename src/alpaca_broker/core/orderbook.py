@@ -15,14 +15,21 @@ from heapq import merge
 from math import inf
 
 from alpaca_broker.core.difference import Missing, beginning, missing
-from alpaca_broker.core.known_order import GONE, Order, before, is_older, lacks
+from alpaca_broker.core.known_order import (
+    GONE,
+    HOLD_S,
+    Order,
+    before,
+    in_its_order,
+    is_older,
+    lacks,
+)
 from alpaca_broker.core.messages import OrderUpdate
 from alpaca_broker.core.orders import BEGINNINGS, BUSTS, CLOSED, FILLS, Fill, OrderEvent, fill_key
 from alpaca_broker.core.snapshot import Snapshot
 
 WAIT_FOR_STREAM_S = 2.0  # what only REST shows may still be on its way
 WAIT_IN_A_HOLE_S = 0.5  # the stream has shown that something is missing
-HOLD_S = 5.0  # an event whose predecessor is missing
 MARGIN_S = 300.0  # how far before the watermark REST is asked
 SLACK_S = 1.0  # between the times that REST and the stream give the same event
 GONE_FOR_S = 60.0
@@ -43,6 +50,7 @@ class OrderBook:
         self._holding: dict[str, Order] = {}
         self._held = 0
         self.floor = 0.0  # what is older is no news
+        self.deaf_until = 0.0  # what is older the stream will not bring
         self.waits = False  # whether REST shows something whose time has not come
         self.recovered = 0  # events that only REST has told
 
@@ -127,7 +135,8 @@ class OrderBook:
             order, began = self._first_heard(event)
         elif self._is_known(order, event):
             return []
-        if lacks(order, update) and self._held < MOST_HELD:
+        event.is_early = lacks(order, update)
+        if event.is_early and self._held < MOST_HELD:
             order.held.append((now, event))
             self._holding[update.order_id] = order
             self._held += 1
@@ -220,7 +229,9 @@ class OrderBook:
                     waits = waits or (identity in held and bool(due))
                     break
                 shown_at = seen.get(identity, now)
-                if may_tell := may_tell and now - shown_at >= _patience(one, bool(held)):
+                patience = self._patience(one, bool(held))
+                if may_tell := may_tell and now - shown_at >= patience:
+                    one.event.is_early = one.is_early
                     due.append(one.event)
                 else:
                     still[identity] = shown_at
@@ -336,13 +347,24 @@ class OrderBook:
     def _freed(self, order: Order, *, also_in_a_hole: bool = False) -> list[OrderEvent]:
         """The held events that lack nothing any more."""
         freed: list[OrderEvent] = []
-        order.held.sort(key=lambda held: held[1].update.filled_qty)
-        while order.held and (also_in_a_hole or not lacks(order, order.held[0][1].update)):
-            _, event = order.held.pop(0)
+        order.held.sort(key=lambda held: in_its_order(held[1].update))
+        while order.held:
+            _, event = order.held[0]
+            event.is_early = lacks(order, event.update)
+            if event.is_early and not also_in_a_hole:
+                break
+            order.held.pop(0)
             self._held -= 1
             if not self._is_known(order, event):
                 freed.append(self._note(order, event))
         return freed
+
+    def _patience(self, one: Missing, in_a_hole: bool) -> float:
+        if one.patience_s:
+            return one.patience_s
+        if one.event.update.timestamp < self.deaf_until:
+            return 0.0
+        return WAIT_IN_A_HOLE_S if in_a_hole else WAIT_FOR_STREAM_S
 
     def _remember(self, key: str) -> None:
         if key:
@@ -356,9 +378,3 @@ def _identity(event: OrderEvent) -> str:
     if update.event in FILLS:
         return fill_key(update.order_id, update.filled_qty)
     return f"{update.order_id}|{update.event}"
-
-
-def _patience(one: Missing, in_a_hole: bool) -> float:
-    if one.patience_s:
-        return one.patience_s
-    return WAIT_IN_A_HOLE_S if in_a_hole else WAIT_FOR_STREAM_S

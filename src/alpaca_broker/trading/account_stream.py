@@ -20,8 +20,9 @@ from alpaca_broker.alpaca.rest import Account, TradingRest
 from alpaca_broker.bus.journal import Journal
 from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.channels import begun_name, heard_name
+from alpaca_broker.core.known_order import HOLD_S
 from alpaca_broker.core.messages import AccountState, AccountStatus, Gap
-from alpaca_broker.core.orderbook import HOLD_S, MARGIN_S
+from alpaca_broker.core.orderbook import MARGIN_S
 from alpaca_broker.core.orders import order_event
 from alpaca_broker.core.outage import Outage
 from alpaca_broker.core.trading_session import (

@@ -22,9 +22,10 @@ from alpaca_broker.alpaca.order_snapshot import look_closely, take_snapshot
 from alpaca_broker.alpaca.rest import TradingRest
 from alpaca_broker.bus.journal import History, Journal
 from alpaca_broker.core.budget import Budget
+from alpaca_broker.core.known_order import HOLD_S
 from alpaca_broker.core.messages import OrderUpdate
 from alpaca_broker.core.muteness import Muteness
-from alpaca_broker.core.orderbook import HOLD_S, MARGIN_S, SLACK_S, OrderBook
+from alpaca_broker.core.orderbook import MARGIN_S, SLACK_S, WAIT_FOR_STREAM_S, OrderBook
 from alpaca_broker.core.orders import Environment, OrderEvent
 from alpaca_broker.core.snapshot import Snapshot
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
@@ -39,11 +40,11 @@ WHOLE_EVERY_S = 30.0  # a look that asks for all orders since the watermark, and
 RECENT_S = 60.0  # how far the other looks go back
 RETRY_S = 0.5
 SETTLE_EVERY_S = 0.1
-SETTLE_FOR_S = 3.0
+SETTLE_FOR_S = WAIT_FOR_STREAM_S + 0.2  # what waits for longer a new snapshot may explain
 CLOSELY_EVERY_S = 1.0  # while an event waits for one before it, which REST may show late
 UNCHECKED_FOR_S = 120.0  # without an answer of REST an account is degraded
 MOST_HELD = 5_000
-BEGIN_SLACK_S = 2.0  # between Alpaca's clock and its answers' date, which has whole seconds
+CLOCK_SLACK_S = 2.0  # between Alpaca's clock and its answers' date, which has whole seconds
 
 # What was found by REST alone on a healthy stream: how many events, and when the first of them was,
 # in our epoch seconds.
@@ -72,6 +73,7 @@ class Reconciler:
         self._begun: float | None = None  # when the account was first followed; Alpaca's time
         self._held: list[OrderEvent] | None = []  # None: events flow
         self._flows_since = 0.0  # Alpaca's time
+        self._listening_since = monotonic()
         self._watermark: float | None = None  # Alpaca's time: what is before it has been told
         self._whole_at = self._heard_at = float("-inf")
         self._checked_at = monotonic()
@@ -158,6 +160,7 @@ class Reconciler:
 
     async def catch_up(self, rest: TradingRest) -> bool:
         """Tell what was missed, then let events flow; False where REST was no help in time."""
+        self._listening_since = monotonic()
         await self._restored.wait()
         if self._first_start and self._begun is None:
             self._begun = self._watermark = self._book.floor = rest.now()
@@ -234,9 +237,8 @@ class Reconciler:
         """Let go what waited too long for an event before it, until cancelled."""
         while True:
             await asyncio.sleep(SETTLE_EVERY_S)
-            if self._held is None and (let_go := self._book.release(monotonic())):
-                self._tell(let_go)
-                self._on_let_go(len(let_go))
+            if self._held is None:
+                self._tell(self._book.release(monotonic()))
 
     async def _try_to_look(self, rest: TradingRest, *, whole: bool) -> bool:
         """A look; whether it has told all that there was to tell."""
@@ -261,6 +263,8 @@ class Reconciler:
         if not rest.calls:
             await rest.account()  # any answer shows Alpaca's clock
         now = rest.now()
+        listening_since = now - (monotonic() - self._listening_since)
+        self._book.deaf_until = listening_since - CLOCK_SLACK_S - SLACK_S
         snapshot, since = self._snapshot(now), self._since(now)
         try:
             await take_snapshot(
@@ -274,7 +278,7 @@ class Reconciler:
             self._spend(rest)
         if self._first_start and snapshot.complete:
             self._first_start = False
-            self._book.begin(snapshot, (self._begun or now) + BEGIN_SLACK_S)
+            self._book.begin(snapshot, (self._begun or now) + CLOCK_SLACK_S)
             self._lane.then(Journal.reopen)
         await self._settle(snapshot, self._found)
         if gone := self._book.looked_up(snapshot, monotonic()):
@@ -359,6 +363,9 @@ class Reconciler:
     def _tell(self, events: list[OrderEvent]) -> None:
         for event in events:
             self._lane.put(event)
+        if early := sum(event.is_early for event in events):
+            self._whole_at = float("-inf")  # the next look is whole: it may show what was missing
+            self._on_let_go(early)
 
     def _failed(self, text: str) -> None:
         if self.trouble is None:
