@@ -110,7 +110,13 @@ class Told(OrderLane):
 class Bench:
     """One account's reconciler at work, and what bots would be told."""
 
-    def __init__(self, calls_per_minute: float = 6_000) -> None:
+    def __init__(
+        self,
+        calls_per_minute: float = 6_000,
+        history: History | None = None,
+        *,
+        is_first: bool = False,
+    ) -> None:
         self.rest, self.lane = Rest(), Told()
         self.let_go: list[int] = []
         self.found: list[tuple[int, float]] = []
@@ -122,9 +128,10 @@ class Bench:
             self.let_go.append,
             calls_per_minute=calls_per_minute,
         )
-        self.reconciler.restore("a", History([], [], trimmed=False), self.rest.now())
+        history = history or History([], [], trimmed=False)
+        self.reconciler.restore("a", history, None if is_first else self.rest.now())
 
-    def _checked(self) -> None:
+    def _checked(self, began: float) -> None:
         self.checked += 1
 
     @asynccontextmanager

@@ -173,7 +173,7 @@ class AccountStream:
             why = ""
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(link.stay_heard(self.lane.has_room), name="pings")
+                    tasks.create_task(link.stay_heard(self._reconciler.has_room), name="pings")
                     tasks.create_task(self._reconcile(rest, self.account), name="reconciliation")
                     tasks.create_task(self._reconciler.release_holes(), name="holes")
                     finding = self._reconciler.find_lost(rest, self._found)
@@ -262,9 +262,10 @@ class AccountStream:
         if (gap := self._end_outage(round(time(), 6), recovered=False)) is not None:
             self._missed = [*self._missed[-MOST_MISSED:], gap]
 
-    def _checked(self) -> None:
-        """REST has answered, and everything that it shows is told."""
-        missed, self._missed = self._missed, []
+    def _checked(self, began: float) -> None:
+        """REST has answered since then, and everything that it shows is told."""
+        missed = [gap for gap in self._missed if gap.ended <= began]
+        self._missed = [gap for gap in self._missed if gap.ended > began]
         if self._doubt is not None and self.account is not None:
             self._is_live(self.account, round(time(), 6))
             self._state.changed()

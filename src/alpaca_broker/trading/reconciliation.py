@@ -58,7 +58,7 @@ class Reconciler:
         self,
         environment: Environment,
         lane: OrderLane,
-        on_checked: Callable[[], None],
+        on_checked: Callable[[float], None],
         on_let_go: Callable[[int], None],
         *,
         calls_per_minute: float,
@@ -67,7 +67,7 @@ class Reconciler:
         self._on_let_go = on_let_go
         self._budget = Budget(calls_per_minute, max(calls_per_minute / 2, 4), monotonic())
         self._book, self._muteness = OrderBook(), Muteness()
-        self._restored, self._hole = asyncio.Event(), asyncio.Event()
+        self._restored, self._flowing, self._hole = (asyncio.Event() for _ in range(3))
         self._account_id = ""
         self._first_start = False  # REST has never shown what there was when we began
         self._begun: float | None = None  # when the account was first followed; Alpaca's time
@@ -119,7 +119,10 @@ class Reconciler:
         `begun` is when the account was first followed: what is older was never told.
         """
         book, self._account_id = self._book, account_id
+        last = history.entries[-1][0] if history.entries else None
         for update in history.open_orders:
+            if last and update.journal_id == last.journal_id and update.seq > last.seq:
+                continue  # what it says never reached the journal: it is still to be told
             book.restore(update, "")
         for update, key in history.entries:
             book.restore(update, key)
@@ -138,6 +141,7 @@ class Reconciler:
     def hold(self) -> None:
         """A new stream: its events wait for what was missed before, after those that still wait."""
         self._held = self._held or []
+        self._flowing.clear()
         self._muteness.speaks()
         self._counted = 0  # by a new `TradingRest`
         self.missed_since = None
@@ -153,10 +157,13 @@ class Reconciler:
 
     async def room(self) -> None:
         """Wait until more may be read from the stream."""
-        if self._held is not None and len(self._held) >= MOST_HELD:
-            await self._restored.wait()
-            self._flow()
+        if len(self._held or ()) >= MOST_HELD:
+            await self._flowing.wait()
         await self._lane.room()
+
+    def has_room(self) -> bool:
+        """Whether more may be read from the stream."""
+        return len(self._held or ()) < MOST_HELD and self._lane.has_room()
 
     async def catch_up(self, rest: TradingRest) -> bool:
         """Tell what was missed, then let events flow; False where REST was no help in time."""
@@ -199,6 +206,7 @@ class Reconciler:
         """
         while True:
             await self._pause()
+            began = time()
             is_whole = monotonic() - self._whole_at >= WHOLE_EVERY_S or self.trouble is not None
             try:
                 done = await self._try_to_look(rest, whole=is_whole)
@@ -206,7 +214,7 @@ class Reconciler:
                 if self._found:
                     on_found(len(self._found), self._first_found(rest, self._found))
             if done:
-                self._on_checked()
+                self._on_checked(began)
             if lacking := self._muteness.after(self._found, self._flows_since + SLACK_S):
                 reason = f"connected, but mute: it did not bring {lacking} events that REST shows"
                 raise UpstreamUnavailable("the order stream", reason)
@@ -276,7 +284,9 @@ class Reconciler:
             )
         finally:
             self._spend(rest)
-        if self._first_start and snapshot.complete:
+        if self._first_start:
+            if not snapshot.complete:
+                return False  # nobody knows yet what there was before
             self._first_start = False
             self._book.begin(snapshot, (self._begun or now) + CLOCK_SLACK_S)
             self._lane.then(Journal.reopen)
@@ -351,6 +361,7 @@ class Reconciler:
     def _flow(self) -> None:
         """From now on events are told as they come."""
         held, self._held = self._held, None
+        self._flowing.set()
         self._book.rest(monotonic())
         self._hear(held or [])
 
