@@ -159,6 +159,7 @@ def test_a_fill_of_rest_waits_for_the_one_before_it_too() -> None:
         known, life = book(), Life()
         known.hear(life.begin(), 0.0)
         known.hear(life.fill(10), 0.0)
+        known_until = life.now
         life.fill(10)
         life.fill(10)
         shown = snapshot(life)
@@ -170,7 +171,8 @@ def test_a_fill_of_rest_waits_for_the_one_before_it_too() -> None:
         else:
             found = known.reconcile(shown, 5.2)
             assert names(found) == [("fill", 30)]
-        assert [event.is_early for event in found] == ([False, False] if in_time else [True])
+        lacking = [event.lacks_since for event in found]
+        assert lacking == ([None, None] if in_time else [known_until])
 
 
 def test_a_list_of_orders_that_is_older_than_the_fills_says_no_state() -> None:
@@ -242,10 +244,13 @@ def test_an_event_in_a_hole_is_let_go_after_five_seconds() -> None:
     """REST is of no help: the event is told, and the missing one later if it shows."""
     known, life = book(), Life()
     known.hear(life.begin(), 0.0)
+    known_until = life.now
     lost = life.fill(10)
     known.hear(life.fill(10), 1.0)
     assert known.release(1.0 + HOLD_S - 0.1) == []
-    assert names(known.release(1.0 + HOLD_S)) == [("partial_fill", 20)]
+    [let_go] = known.release(1.0 + HOLD_S)
+    assert names([let_go]) == [("partial_fill", 20)]
+    assert let_go.lacks_since == known_until < lost.update.timestamp
     late = known.hear(lost, 9.0)
     assert names(late) == [("partial_fill", 10)]
     assert late[0].is_late, "it must not turn the order's state back"

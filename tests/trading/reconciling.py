@@ -118,14 +118,14 @@ class Bench:
         is_first: bool = False,
     ) -> None:
         self.rest, self.lane = Rest(), Told()
-        self.let_go: list[int] = []
+        self.let_go: list[tuple[int, float]] = []
         self.found: list[tuple[int, float]] = []
         self.checked = 0
         self.reconciler = Reconciler(
             "paper",
             self.lane,
             self._checked,
-            self.let_go.append,
+            lambda events, since: self.let_go.append((events, since)),
             calls_per_minute=calls_per_minute,
         )
         history = history or History([], [], trimmed=False)

@@ -97,8 +97,8 @@ def test_a_gap_is_recovered_only_by_a_look_that_began_after_it() -> None:
         quota=Quota(),
     )
     under_way = time()
-    stream._let_go(1)
+    stream._let_go(1, under_way - 60)
     stream._checked(under_way)
-    assert [gap.recovered for gap in gaps] == [False]
+    assert [(gap.began, gap.recovered) for gap in gaps] == [(round(under_way - 60, 6), False)]
     stream._checked(time() + 0.001)
     assert [(gap.again, gap.recovered) for gap in gaps][1:] == [(True, True)]

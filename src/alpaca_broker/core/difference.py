@@ -25,7 +25,7 @@ class Missing(Struct, frozen=True):
 
     event: OrderEvent
     patience_s: float = 0.0
-    is_early: bool = False  # a fill before it is not shown either
+    lacks_since: float | None = None  # a fill before it, and after this time, is not shown either
 
 
 def missing(
@@ -44,11 +44,13 @@ def missing(
             yield from _event(snapshot.update(order, order.status, order.reached_at()), order)
     filled, status = _told(order, fills, known, floor)
     average = known.last.filled_avg_price if known is not None and known.last else None
+    told_until = known.told_until if known is not None else order.created_at or 0.0
     for fill in fills:
         update = _filled(snapshot, order, fill, filled, average)
-        is_early = fill.cum_qty - fill.qty > filled + ROUNDING and not _was_busted(known)
+        lacks = fill.cum_qty - fill.qty > filled + ROUNDING and not _was_busted(known)
         for one in _event(update, order):
-            yield Missing(one.event, HOLD_S, is_early=True) if is_early else one
+            yield Missing(one.event, HOLD_S, told_until) if lacks else one
+        told_until = fill.at
         average = update.filled_avg_price if update is not None else None
         filled, status = max(filled, fill.cum_qty), _status(fill)
     if order.filled_qty > filled and not (known is not None and known.busted):

@@ -41,6 +41,11 @@ class Order(Struct):
         """Whether it can still change."""
         return self.status not in CLOSED and self.status != GONE
 
+    @property
+    def told_until(self) -> float:
+        """When the last of it that was told happened."""
+        return self.last.timestamp if self.last is not None else self.first_seen
+
     def has_fill(self, quantity: Decimal) -> bool:
         """Whether the fill up to this quantity has been told, alone or with others."""
         return quantity in self.fills or any(low < quantity <= high for low, high in self.merged)

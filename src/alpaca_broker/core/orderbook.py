@@ -135,8 +135,8 @@ class OrderBook:
             order, began = self._first_heard(event)
         elif self._is_known(order, event):
             return []
-        event.is_early = lacks(order, update)
-        if event.is_early and self._held < MOST_HELD:
+        event.lacks_since = order.told_until if lacks(order, update) else None
+        if event.lacks_since is not None and self._held < MOST_HELD:
             order.held.append((now, event))
             self._holding[update.order_id] = order
             self._held += 1
@@ -167,10 +167,7 @@ class OrderBook:
         """
         waiting = [one for one in self._holding.items() if one[1].held]
         waiting.sort(key=lambda one: min(since for since, _ in one[1].held))
-        return {
-            order_id: (order.first_seen, order.last.timestamp if order.last else order.first_seen)
-            for order_id, order in waiting
-        }
+        return {order_id: (order.first_seen, order.told_until) for order_id, order in waiting}
 
     def unexplained(self, snapshot: Snapshot, now: float) -> dict[str, float]:
         """Orders that must be looked at one by one, and since when each is known."""
@@ -231,7 +228,7 @@ class OrderBook:
                 shown_at = seen.get(identity, now)
                 patience = self._patience(one, bool(held))
                 if may_tell := may_tell and now - shown_at >= patience:
-                    one.event.is_early = one.is_early
+                    one.event.lacks_since = one.lacks_since
                     due.append(one.event)
                 else:
                     still[identity] = shown_at
@@ -350,8 +347,8 @@ class OrderBook:
         order.held.sort(key=lambda held: in_its_order(held[1].update))
         while order.held:
             _, event = order.held[0]
-            event.is_early = lacks(order, event.update)
-            if event.is_early and not also_in_a_hole:
+            event.lacks_since = order.told_until if lacks(order, event.update) else None
+            if event.lacks_since is not None and not also_in_a_hole:
                 break
             order.held.pop(0)
             self._held -= 1

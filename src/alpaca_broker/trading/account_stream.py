@@ -282,14 +282,14 @@ class AccountStream:
         outage.begins(since, (), f"the order stream did not bring {what}")
         self._tell_gap(outage.ends(round(time(), 6), (), self._epoch), recovered=True)
 
-    def _let_go(self, events: int) -> None:
+    def _let_go(self, events: int, since: float) -> None:
         """These waited for what was before them, which REST did not show in time: that is told."""
         if self._doubt is not None:
             return  # that is told already
         what = "an order event" if events == 1 else f"{events} order events"
         outage = Outage()
         reason = f"{what} came without what was before, which REST did not show in time"
-        outage.begins(time() - HOLD_S, (), reason)
+        outage.begins(since, (), reason)
         gap = self._tell_gap(outage.ends(round(time(), 6), (), self._epoch), recovered=False)
         if gap is not None:
             self._missed = [*self._missed[-MOST_MISSED:], gap]

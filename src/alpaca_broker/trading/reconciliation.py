@@ -46,8 +46,8 @@ UNCHECKED_FOR_S = 120.0  # without an answer of REST an account is degraded
 MOST_HELD = 5_000
 CLOCK_SLACK_S = 2.0  # between Alpaca's clock and its answers' date, which has whole seconds
 
-# What was found by REST alone on a healthy stream: how many events, and when the first of them was,
-# in our epoch seconds.
+# What was found by REST alone on a healthy stream, or told without what was before it: how many
+# events, and since when something was missing, in our epoch seconds.
 OnFound = Callable[[int, float], None]
 
 
@@ -59,7 +59,7 @@ class Reconciler:
         environment: Environment,
         lane: OrderLane,
         on_checked: Callable[[float], None],
-        on_let_go: Callable[[int], None],
+        on_let_go: OnFound,
         *,
         calls_per_minute: float,
     ) -> None:
@@ -73,6 +73,7 @@ class Reconciler:
         self._begun: float | None = None  # when the account was first followed; Alpaca's time
         self._held: list[OrderEvent] | None = []  # None: events flow
         self._flows_since = 0.0  # Alpaca's time
+        self._behind = 0.0  # Alpaca's clock behind ours
         self._listening_since = monotonic()
         self._watermark: float | None = None  # Alpaca's time: what is before it has been told
         self._whole_at = self._heard_at = float("-inf")
@@ -195,8 +196,8 @@ class Reconciler:
 
     def _first_found(self, rest: TradingRest, found: list[OrderEvent]) -> float:
         """When the first event that a look found was, by our clock."""
-        first = min(event.update.timestamp for event in found)
-        return first + time() - rest.now()
+        self._behind = time() - rest.now()
+        return min(event.update.timestamp for event in found) + self._behind
 
     async def keep_watch(self, rest: TradingRest, on_found: OnFound) -> None:
         """Hold the stream against REST, again and again, until cancelled.
@@ -271,6 +272,7 @@ class Reconciler:
         if not rest.calls:
             await rest.account()  # any answer shows Alpaca's clock
         now = rest.now()
+        self._behind = time() - now
         listening_since = now - (monotonic() - self._listening_since)
         self._book.deaf_until = listening_since - CLOCK_SLACK_S - SLACK_S
         snapshot, since = self._snapshot(now), self._since(now)
@@ -374,9 +376,9 @@ class Reconciler:
     def _tell(self, events: list[OrderEvent]) -> None:
         for event in events:
             self._lane.put(event)
-        if early := sum(event.is_early for event in events):
+        if lacking := [since for e in events if (since := e.lacks_since) is not None]:
             self._whole_at = float("-inf")  # the next look is whole: it may show what was missing
-            self._on_let_go(early)
+            self._on_let_go(len(lacking), min(lacking) + self._behind)
 
     def _failed(self, text: str) -> None:
         if self.trouble is None:
