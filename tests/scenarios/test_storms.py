@@ -77,10 +77,10 @@ def test_order_events_survive_a_storm_none_lost_none_doubled_in_order(
             entries = weather(seed, valkey, simulator, SOAK_EVENTS if soak else EVENTS)
             by_rest = sum(entry["source"] == "reconcile" for entry in entries)
             lasted = time.monotonic() - began
-            late = ", some late, as was told" if told_as_missed(valkey.port, CHANNELS) else ""
-            print(
-                f"{len(entries)} events told, {by_rest} by REST, right after {lasted:.0f} s{late}"
-            )
+            gaps = told_as_missed(valkey.port, CHANNELS)
+            late = f", some late, as was told: {', '.join(g['reason'] for g in gaps)}"
+            told = f"{len(entries)} events told, {by_rest} by REST, right after {lasted:.0f} s"
+            print(told + (late if gaps else ""))
 
 
 def weather(
