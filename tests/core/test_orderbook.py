@@ -382,6 +382,18 @@ def test_nothing_is_told_past_an_event_that_waits() -> None:
     assert names(settled(known, shown)) == [("fill", 30)]
 
 
+def test_a_beginning_that_rest_shows_waits_for_the_one_that_was_heard() -> None:
+    """`held` is heard and not yet told; REST shows `new`, and when the order was submitted."""
+    known, life = book(), Life(qty=10)
+    coming = life.begin("held")
+    life.event("new", "new")
+    life.fill(10)
+    known.deaf_until = life.now + 1
+    assert settled(known, snapshot(life), coming) == []
+    assert names(known.hear(coming, 12.0)) == [("held", 0)]
+    assert names(settled(known, snapshot(life))) == [("fill", 10)], "`new` is left again"
+
+
 def test_a_state_that_rest_shows_waits_for_what_was_heard_before_it() -> None:
     """`new` is heard and not yet told; REST shows that the order was rejected after it."""
     known, life = book(), Life()

@@ -197,6 +197,7 @@ class OrderBook:
         """
         expected = {_identity(event) for event in coming}
         since: dict[str, float] = {}  # when the first of an order's coming events happened
+        begins = {e.update.order_id for e in coming if e.update.event in BEGINNINGS}
         for event in coming:
             at = event.update.timestamp
             since[event.update.order_id] = min(at, since.get(event.update.order_id, at))
@@ -221,6 +222,8 @@ class OrderBook:
             for one in missing(snapshot, order_id, fills, order, self.floor):
                 identity = _identity(one.event)
                 is_later = one.event.update.timestamp > since.get(order_id, inf)
+                # REST gives the time of its submission for that of its beginning.
+                is_later |= one.event.update.event in BEGINNINGS and order_id in begins
                 if is_later or identity in expected or identity in held:
                     # What comes after it is told after it, at the next look.
                     waits = waits or (identity in held and bool(due))
