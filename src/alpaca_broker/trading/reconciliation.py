@@ -25,7 +25,7 @@ from alpaca_broker.core.budget import Budget
 from alpaca_broker.core.known_order import HOLD_S
 from alpaca_broker.core.messages import OrderUpdate
 from alpaca_broker.core.muteness import Muteness
-from alpaca_broker.core.orderbook import MARGIN_S, SLACK_S, WAIT_FOR_STREAM_S, OrderBook
+from alpaca_broker.core.orderbook import MARGIN_S, SLACK_S, OrderBook
 from alpaca_broker.core.orders import Environment, OrderEvent
 from alpaca_broker.core.snapshot import Snapshot
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
@@ -40,7 +40,7 @@ WHOLE_EVERY_S = 30.0  # a look that asks for all orders since the watermark, and
 RECENT_S = 60.0  # how far the other looks go back
 RETRY_S = 0.5
 SETTLE_EVERY_S = 0.1
-SETTLE_FOR_S = WAIT_FOR_STREAM_S + 0.2  # what waits for longer a new snapshot may explain
+SETTLE_FOR_S = 3.0  # the stream's two seconds, and a second for a slow machine
 CLOSELY_EVERY_S = 1.0  # while an event waits for one before it, which REST may show late
 UNCHECKED_FOR_S = 120.0  # without an answer of REST an account is degraded
 MOST_HELD = 5_000
