@@ -190,6 +190,20 @@ def test_a_list_of_orders_that_is_older_than_the_fills_says_no_state() -> None:
     assert names(found) == [("partial_fill", 10), ("canceled", 10)]
 
 
+def test_the_rejection_of_an_order_that_was_filled_in_part_is_told_with_its_fills() -> None:
+    """All of it was missed: what comes after the fills does not wait anew for the stream."""
+    known, life = book(), Life()
+    life.begin()
+    life.fill(10)
+    life.event("rejected", "rejected")
+    known.deaf_until = life.now + 1
+    assert names(known.reconcile(snapshot(life), 0.0)) == [
+        ("new", 0),
+        ("partial_fill", 10),
+        ("rejected", 10),
+    ]
+
+
 def test_what_was_before_the_link_does_not_wait_for_it() -> None:
     """The stream has no replay: two seconds of five would be lost for nothing."""
     known, life = book(), Life()

@@ -166,7 +166,7 @@ def _is_news(order: ShownOrder, status: str, known: Order | None) -> bool:
     if order.status == "filled":  # all of it was told, but not that this is all
         return known is not None and known.is_open and known.filled_qty >= order.filled_qty
     if known is None or not known.status:
-        return order.status not in BEGINNINGS
+        return order.status not in BEGINNINGS or order.status in CLOSED
     if not known.is_open:
         return False
     if order.status in CLOSED or known.changed_at is None or order.changed_at is None:
