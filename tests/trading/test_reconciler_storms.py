@@ -269,6 +269,8 @@ class Storm:
         return found
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", WEATHERS)
 def test_in_any_weather_all_is_told_once_and_in_order_or_told_as_late(
     name: str, soak: bool, monkeypatch: pytest.MonkeyPatch
