@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from decimal import Decimal
 from math import inf
 from typing import Any
@@ -15,6 +16,7 @@ from alpaca_broker.core.channels import Channels
 from alpaca_broker.simulator import SimulatorThread
 from alpaca_broker.simulator.accounts import account_id_of
 
+SLACK_S = 0.01  # between the times of an event by stream and by REST, and of a gap
 Event = tuple[str, Decimal]  # its name, and the order's quantity after it
 
 
@@ -25,12 +27,12 @@ def journal(port: int, channels: Channels, key: str = KEY_ID) -> list[dict[str, 
     return [json.loads(fields[b"data"], parse_float=Decimal) for _, fields in entries]
 
 
-def told_as_missed(port: int, channels: Channels, key: str = KEY_ID) -> bool:
-    """Whether bots were told that events of the account may come late (contract, section 4)."""
+def told_as_missed(port: int, channels: Channels, key: str = KEY_ID) -> list[dict[str, Any]]:
+    """The gaps that told bots that events of the account may come late (contract, section 4)."""
     with redis.Redis(port=port) as client:
         entries: Any = client.xrange(channels.gaps)
     gaps = [json.loads(fields[b"data"]) for _, fields in entries]
-    return any(g.get("account_id") == account_id_of(key) and not g["recovered"] for g in gaps)
+    return [g for g in gaps if g.get("account_id") == account_id_of(key) and not g["recovered"]]
 
 
 def offences(
@@ -38,14 +40,15 @@ def offences(
     simulator: SimulatorThread,
     key: str = KEY_ID,
     *,
-    may_be_late: bool = False,
+    late_within: Collection[dict[str, Any]] = (),
 ) -> list[str]:
     """What is wrong with a journal, judged by what really happened; empty where all is well.
 
     A state that an order has left again is only shown by the stream: so `held`, `new` after it, and
     `new` before `rejected` may be missing where the stream did not bring them; nothing else may.
     Where it brings such a `new` too late nobody could know that it was to come: it is told late.
-    With `may_be_late`, what REST told may come after newer events: REST was down, and bots know.
+    What REST told may come after newer events where a gap of `late_within` has told bots so: one
+    that was there when it happened.
     """
     account = account_id_of(key)
     happened: dict[str, list[Event]] = defaultdict(list)
@@ -58,7 +61,8 @@ def offences(
     for entry in entries:
         event = (entry["event"], Decimal(entry["filled_qty"]))
         told[entry["order_id"]].append(event)
-        if may_be_late and entry["source"] == "reconcile":
+        is_told = any(g["from"] - SLACK_S <= entry["timestamp"] <= g["to"] for g in late_within)
+        if is_told and entry["source"] == "reconcile":
             late[entry["order_id"]].add(event)
         if entry["source"] == "stream":
             before = [name for name, _ in told[entry["order_id"]][:-1]]
@@ -102,11 +106,11 @@ def settles(
 
     def is_right() -> list[dict[str, Any]] | None:
         entries, late = journal(port, channels), told_as_missed(port, channels)
-        return entries if not offences(entries, simulator, may_be_late=late) else None
+        return entries if not offences(entries, simulator, late_within=late) else None
 
     try:
         return eventually(is_right, within_s) or []
     except AssertionError:
         late = told_as_missed(port, channels)
-        problems = offences(journal(port, channels), simulator, may_be_late=late)
+        problems = offences(journal(port, channels), simulator, late_within=late)
         raise AssertionError("\n".join(problems[:20])) from None

@@ -235,3 +235,20 @@ async def test_last_trades_are_read() -> None:
         )
         assert list(found) == ["AAPL"]
         assert (found["AAPL"].p, found["AAPL"].s) == (1.5, 3)
+
+
+async def test_alpacas_time_goes_on_where_our_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour ahead at once: what is before the watermark would be taken for told, for an hour."""
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.json_response({"id": "acc"})
+
+    async with serving(handler) as url, http_session() as http:
+        api = TradingRest(http, url, KEYS)
+        await api.account()
+        before = api.now()
+        assert before == pytest.approx(time.time(), abs=2.5)
+        monkeypatch.setattr("alpaca_broker.alpaca.rest.time", lambda: time.time() + 3_600)
+        assert api.now() == pytest.approx(before, abs=5)
+        await api.account()
+        assert api.now() == pytest.approx(before, abs=5)

@@ -276,3 +276,17 @@ async def test_a_full_disk_is_an_error_and_the_retry_succeeds(tmp_path: Path) ->
         assert [e["seq"] for e in await entries(client, "")] == [1, 2, 3]
         assert await client.hkeys("orders:open:acc") == [b"o0", b"o1", b"o2"]
         await client.aclose()
+
+
+async def test_history_reaches_back_by_alpacas_clock_where_ours_is_wrong(
+    client: redis.asyncio.Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours is ten minutes behind: what it calls old is what REST is about to show."""
+    monkeypatch.setattr("alpaca_broker.bus.journal.ENTRIES_AT_ONCE", 2)
+    book = journal(client, prefix)
+    for number in range(6):
+        event = update(f"o{number}")
+        event.timestamp, event.received_at = 1_000.0 + number, 400.0 + number
+        assert await book.record(OrderEvent(event, f"k{number}"))
+    history = await book.history(1_001.0)
+    assert {"o1", "o2", "o3", "o4", "o5"} <= {entry.order_id for entry, _ in history.entries}

@@ -4,106 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from lives import BEGAN, Life, snapshot
 
 from alpaca_broker.core.messages import OrderUpdate
 from alpaca_broker.core.orderbook import HOLD_S, OrderBook
-from alpaca_broker.core.orders import OrderEvent, order_event
+from alpaca_broker.core.orders import OrderEvent
 from alpaca_broker.core.snapshot import Snapshot
-
-BEGAN = 1_700_000_000.0
-
-
-def text(at: float) -> str:
-    """A time as Alpaca writes it."""
-    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
-
-
-class Life:
-    """One order at a pretend Alpaca: its events by stream, its state and its fills by REST."""
-
-    def __init__(self, order_id: str = "o1", qty: int = 30, at: float = BEGAN + 1_000) -> None:
-        self.now = at
-        self.order: dict[str, Any] = {
-            "id": order_id,
-            "client_order_id": f"bot.{order_id}",
-            "symbol": "AAPL",
-            "side": "buy",
-            "qty": str(qty),
-            "filled_qty": "0",
-            "filled_avg_price": None,
-            "status": "new",
-            "submitted_at": text(at),
-            "updated_at": text(at),
-        }
-        self.activities: list[dict[str, Any]] = []
-        self.count = 0
-
-    def event(self, event: str, status: str, **more: Any) -> OrderEvent:
-        """Something happens; what the stream says of it."""
-        self.now += 0.25
-        self.count += 1
-        reached = {"canceled": "canceled_at", "expired": "expired_at"}.get(status)
-        self.order |= {"status": status, "updated_at": text(self.now)}
-        if reached:
-            self.order[reached] = text(self.now)
-        data = {
-            "event": event,
-            "timestamp": text(self.now),
-            "event_id": f"{self.order['id']}-{self.count}",
-            "order": dict(self.order),
-            **more,
-        }
-        found = order_event(data, account_id="a", environment="paper", received_at=self.now)
-        assert found is not None
-        return found
-
-    def begin(self, status: str = "new") -> OrderEvent:
-        return self.event(status, status)
-
-    def fill(self, qty: int, price: str = "10") -> OrderEvent:
-        """Some of it is filled, or the rest."""
-        filled = int(self.order["filled_qty"]) + qty
-        done = filled == int(self.order["qty"])
-        status, event = ("filled", "fill") if done else ("partially_filled", "partial_fill")
-        self.order |= {"filled_qty": str(filled), "filled_avg_price": price}
-        found = self.event(event, status, price=price, qty=str(qty), execution_id=f"x{self.count}")
-        self.activities.append(
-            {
-                "id": f"{self.count}",
-                "type": event,
-                "transaction_time": text(self.now),
-                "price": price,
-                "qty": str(qty),
-                "cum_qty": str(filled),
-                "leaves_qty": str(int(self.order["qty"]) - filled),
-                "order_id": self.order["id"],
-                "order_status": status,
-            }
-        )
-        return found
-
-    def cancel(self) -> OrderEvent:
-        return self.event("canceled", "canceled")
-
-
-def snapshot(*lives: Life, fills: bool = True, taken_at: float | None = None) -> Snapshot:
-    """What REST shows of these orders."""
-    found = Snapshot(
-        account_id="a",
-        environment="paper",
-        taken_at=taken_at or max((life.now for life in lives), default=BEGAN),
-        complete=True,
-    )
-    found.add_orders([dict(life.order) for life in lives])
-    if fills:
-        found.add_fills([activity for life in lives for activity in life.activities])
-    return found
 
 
 def book() -> OrderBook:
@@ -228,14 +138,133 @@ def test_a_lost_fill_is_found_by_rest_before_the_next_is_told() -> None:
     assert names(known.reconcile(shown, 1.7)) == [("partial_fill", 10), ("fill", 30)]
 
 
+def test_a_fill_is_told_before_the_cancellation_that_overtook_it() -> None:
+    """Both wait for the fill before them, and came in the wrong order."""
+    known, life = book(), Life()
+    known.hear(life.begin(), 0.0)
+    first, second, canceled = life.fill(10), life.fill(10), life.cancel()
+    assert known.hear(canceled, 0.0) == []
+    assert known.hear(second, 0.0) == []
+    assert names(known.hear(first, 0.1)) == [
+        ("partial_fill", 10),
+        ("partial_fill", 20),
+        ("canceled", 20),
+    ]
+    assert not known.has_holes
+
+
+def test_a_fill_of_rest_waits_for_the_one_before_it_too() -> None:
+    """REST shows the third before the second: five seconds, then it is told as what it is."""
+    for in_time in (True, False):
+        known, life = book(), Life()
+        known.hear(life.begin(), 0.0)
+        known.hear(life.fill(10), 0.0)
+        known_until = life.now
+        life.fill(10)
+        life.fill(10)
+        shown = snapshot(life)
+        shown.fills = [fill for fill in shown.fills if fill.cum_qty != 20]
+        assert [known.reconcile(shown, now) for now in (0.1, 2.5, 5.0)] == [[], [], []]
+        if in_time:
+            found = known.reconcile(snapshot(life), 5.05) + known.reconcile(snapshot(life), 7.1)
+            assert names(found) == [("partial_fill", 20), ("fill", 30)]
+        else:
+            found = known.reconcile(shown, 5.2)
+            assert names(found) == [("fill", 30)]
+        lacking = [event.lacks_since for event in found]
+        assert lacking == ([None, None] if in_time else [known_until])
+
+
+def test_a_list_of_orders_that_is_older_than_the_fills_says_no_state() -> None:
+    """They are asked for side by side: `new` again, after the fill, would be told twice."""
+    known, life = book(), Life()
+    life.begin()
+    older = dict(life.order)
+    life.fill(10)
+    canceled = life.cancel()
+    assert names(known.hear(canceled, 0.0)) == [("new", 0)]
+    shown = snapshot(life)
+    shown.orders.clear()
+    shown.add_orders([older])
+    found = [event for now in (0.1, 0.7) for event in known.reconcile(shown, now)]
+    assert names(found) == [("partial_fill", 10), ("canceled", 10)]
+
+
+def test_the_rejection_of_an_order_that_was_filled_in_part_is_told_with_its_fills() -> None:
+    """All of it was missed: what comes after the fills does not wait anew for the stream."""
+    known, life = book(), Life()
+    life.begin()
+    life.fill(10)
+    life.event("rejected", "rejected")
+    known.deaf_until = life.now + 1
+    assert names(known.reconcile(snapshot(life), 0.0)) == [
+        ("new", 0),
+        ("partial_fill", 10),
+        ("rejected", 10),
+    ]
+
+
+def test_what_was_before_the_link_does_not_wait_for_it() -> None:
+    """The stream has no replay: two seconds of five would be lost for nothing."""
+    known, life = book(), Life()
+    life.begin()
+    life.fill(10)
+    known.deaf_until = life.now - 0.1
+    assert names(known.reconcile(snapshot(life), 0.0)) == [("new", 0)]
+    assert names(known.reconcile(snapshot(life), 2.0)) == [("partial_fill", 10)]
+
+
+def test_what_was_lost_is_told_although_an_older_look_comes_between() -> None:
+    """A routine look was taken before the hole, and is gone through again and again beside it."""
+    known, life = book(), Life()
+    known.hear(life.begin(), 0.0)
+    older, elsewhere = snapshot(life), snapshot(Life("o2", at=BEGAN - 50))
+    life.fill(10)
+    known.hear(life.fill(20), 1.0)
+    assert list(known.lost()) == ["o1"]
+    told = []
+    for tenth in range(8):
+        now = 1.1 + tenth / 10
+        told += known.reconcile(older, now)
+        told += known.reconcile(snapshot(life), now, closely=True)
+        told += known.reconcile(elsewhere, now)
+    assert names(told) == [("partial_fill", 10), ("fill", 30)]
+    assert known.lost() == {}
+
+
+def test_a_close_look_says_nothing_of_other_orders() -> None:
+    """It asked only for the fills since the hole: of others some may be missing."""
+    known, life, other = book(), Life(), Life("o2")
+    known.hear(life.begin(), 0.0)
+    known.hear(other.begin(), 0.0)
+    other.fill(10)
+    other.fill(10)
+    assert known.reconcile(snapshot(other), 0.0) == []
+    assert known.waits
+    life.fill(10)
+    known.hear(life.fill(20), 1.0)
+    for now in (1.1, 1.7, 12.0):
+        shown = snapshot(life, other)
+        shown.fills = [fill for fill in shown.fills if fill.order_id == "o1" or fill.cum_qty == 20]
+        assert {e.update.order_id for e in known.reconcile(shown, now, closely=True)} <= {"o1"}
+    assert known.waits, "that is for the routine looks to say"
+    assert names(known.reconcile(snapshot(other), 12.0)) == [
+        ("partial_fill", 10),
+        ("partial_fill", 20),
+    ]
+
+
 def test_an_event_in_a_hole_is_let_go_after_five_seconds() -> None:
     """REST is of no help: the event is told, and the missing one later if it shows."""
     known, life = book(), Life()
     known.hear(life.begin(), 0.0)
+    known_until = life.now
     lost = life.fill(10)
     known.hear(life.fill(10), 1.0)
     assert known.release(1.0 + HOLD_S - 0.1) == []
-    assert names(known.release(1.0 + HOLD_S)) == [("partial_fill", 20)]
+    [let_go] = known.release(1.0 + HOLD_S)
+    assert names([let_go]) == [("partial_fill", 20)]
+    assert let_go.lacks_since == known_until < lost.update.timestamp
     late = known.hear(lost, 9.0)
     assert names(late) == [("partial_fill", 10)]
     assert late[0].is_late, "it must not turn the order's state back"
@@ -365,6 +394,18 @@ def test_nothing_is_told_past_an_event_that_waits() -> None:
     assert settled(known, shown, coming) == []
     assert names(known.hear(coming, 12.0)) == [("partial_fill", 10)]
     assert names(settled(known, shown)) == [("fill", 30)]
+
+
+def test_a_beginning_that_rest_shows_waits_for_the_one_that_was_heard() -> None:
+    """`held` is heard and not yet told; REST shows `new`, and when the order was submitted."""
+    known, life = book(), Life(qty=10)
+    coming = life.begin("held")
+    life.event("new", "new")
+    life.fill(10)
+    known.deaf_until = life.now + 1
+    assert settled(known, snapshot(life), coming) == []
+    assert names(known.hear(coming, 12.0)) == [("held", 0)]
+    assert names(settled(known, snapshot(life))) == [("fill", 10)], "`new` is left again"
 
 
 def test_a_state_that_rest_shows_waits_for_what_was_heard_before_it() -> None:

@@ -53,6 +53,10 @@ class Restarted:
             self._process.__exit__(None, None, None)
             self._process = Process("run", env=self._env)
 
+    @property
+    def all_said(self) -> list[str]:
+        return [*self.said, *self._process.lines]
+
     def is_live(self) -> bool:
         return any("is live (id" in line for line in list(self._process.lines))
 
@@ -78,10 +82,10 @@ def test_order_events_survive_a_storm_none_lost_none_doubled_in_order(
             entries = weather(seed, valkey, simulator, SOAK_EVENTS if soak else EVENTS)
             by_rest = sum(entry["source"] == "reconcile" for entry in entries)
             lasted = time.monotonic() - began
-            late = ", some late, as was told" if told_as_missed(valkey.port, CHANNELS) else ""
-            print(
-                f"{len(entries)} events told, {by_rest} by REST, right after {lasted:.0f} s{late}"
-            )
+            gaps = told_as_missed(valkey.port, CHANNELS)
+            late = f", some late, as was told: {', '.join(g['reason'] for g in gaps)}"
+            told = f"{len(entries)} events told, {by_rest} by REST, right after {lasted:.0f} s"
+            print(told + (late if gaps else ""))
 
 
 def weather(
@@ -97,7 +101,7 @@ def weather(
     env = broker_environment(simulator.url, valkey.port, RECONCILE_CALLS_PER_MINUTE="100000")
     broker = Restarted(env | {"ORDER_JOURNAL_LENGTH": "50000"})
     try:
-        eventually(broker.is_live)
+        eventually(broker.is_live, within_s=30)
         flow = simulator.order_flow(KEY_ID, events=events, seed=seed, per_second=EVENTS_A_SECOND)
         blowing, began = simulator.play(faults), time.monotonic()
         while not (blowing.done() and flow.done() and not moments):
@@ -118,7 +122,7 @@ def weather(
         assert len(journal(valkey.port, CHANNELS)) == len(entries)
         return entries
     except AssertionError:
-        print("\n".join(broker.said))
+        print("\n".join(broker.all_said))
         raise
     finally:
         broker.close()

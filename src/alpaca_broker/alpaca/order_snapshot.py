@@ -46,13 +46,35 @@ async def take_snapshot(
         whole &= await _orders(rest, snapshot, since=min(ids.values()) - 1.0, status="all")
         ids = unexplained(snapshot)
     for order_id in list(ids)[:MOST_SINGLE]:  # the others have their turn at the next look
-        order = await rest.order(order_id)
-        snapshot.looked_up.add(order_id)
-        if order is None:
-            snapshot.gone.add(order_id)
-        else:
-            snapshot.add_orders([order])
+        await _one(rest, snapshot, order_id)
     snapshot.complete = whole and len(ids) <= MOST_SINGLE
+
+
+async def look_closely(
+    rest: TradingRest, snapshot: Snapshot, orders: dict[str, float], *, fills_since: float
+) -> None:
+    """Add a few orders, by id or, where they are many, by when the first was submitted; and fills.
+
+    Raises:
+        UpstreamRefused, UpstreamUnavailable: Alpaca did not answer one of the questions.
+    """
+    questions = [_fills(rest, snapshot, fills_since)]
+    if len(orders) > MOST_SINGLE:
+        questions.append(_orders(rest, snapshot, since=min(orders.values()) - 1.0, status="all"))
+    else:
+        questions += [_one(rest, snapshot, order_id) for order_id in orders]
+    await _all(questions)
+
+
+async def _one(rest: TradingRest, snapshot: Snapshot, order_id: str) -> bool:
+    """One order by its id; whether Alpaca knows it."""
+    order = await rest.order(order_id)
+    snapshot.looked_up.add(order_id)
+    if order is None:
+        snapshot.gone.add(order_id)
+    else:
+        snapshot.add_orders([order])
+    return order is not None
 
 
 async def _all(questions: list[Coroutine[Any, Any, bool]]) -> bool:

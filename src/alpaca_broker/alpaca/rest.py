@@ -119,13 +119,13 @@ class _Rest:
             "APCA-API-KEY-ID": keys.key_id,
             "APCA-API-SECRET-KEY": keys.secret,
         }
-        self._ahead = 0.0  # of Alpaca's clock before ours, in seconds
+        self._clock: float | None = None  # Alpaca's before the monotonic one, in seconds
         self._quota, self._leaving = quota or Quota(), leaving
         self.calls = 0
 
     def now(self) -> float:
-        """Alpaca's time in epoch seconds, as its answers show it."""
-        return time() + self._ahead
+        """Alpaca's time in epoch seconds, as its answers show it, also where ours is set anew."""
+        return time() if self._clock is None else monotonic() + self._clock
 
     async def _get(self, path: str, kind: type[T]) -> T:
         url = self._base + path.partition("?")[0]  # as it is shown: a query may be long
@@ -164,7 +164,7 @@ class _Rest:
         try:
             ahead = parsedate_to_datetime(headers.get("Date", "")).timestamp() - time()
             # It has whole seconds only: less than two is no difference.
-            self._ahead = ahead if abs(ahead) > 2 else 0.0
+            self._clock = time() - monotonic() + (ahead if abs(ahead) > 2 else 0.0)
         except (ValueError, OverflowError):
             pass  # an answer without a date that makes sense
         resets_at = _count(headers.get("X-RateLimit-Reset"))

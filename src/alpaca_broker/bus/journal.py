@@ -162,7 +162,7 @@ class Journal:
                     return True
 
     async def history(self, since: float) -> History:
-        """What was told at or after `since` (epoch seconds), and the orders that are open.
+        """What was told at or after `since` (Alpaca's epoch seconds), and the orders that are open.
 
         Raises:
             redis.RedisError, OSError: Redis did not answer.
@@ -178,7 +178,8 @@ class Journal:
             if len(page) < ENTRIES_AT_ONCE:
                 trimmed = bool(page) and int(page[-1][0].split(b"-")[0]) > 1
                 break
-            if entries and entries[-1][0].received_at < since:
+            # `received_at` is by our clock, which may be wrong by more than `since` goes back.
+            if entries and max(entries[-1][0].received_at, entries[-1][0].timestamp) < since:
                 break
             last = f"({page[-1][0].decode()}"
         async with deadline():

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from msgspec import Struct, structs
 
-from alpaca_broker.core.known_order import Order
+from alpaca_broker.core.known_order import HOLD_S, ROUNDING, Order
 from alpaca_broker.core.messages import OrderUpdate
 from alpaca_broker.core.orders import BEGINNINGS, CLOSED, Fill, OrderEvent, fill_key
 from alpaca_broker.core.snapshot import ShownOrder, Snapshot
@@ -25,6 +25,7 @@ class Missing(Struct, frozen=True):
 
     event: OrderEvent
     patience_s: float = 0.0
+    lacks_since: float | None = None  # a fill before it, and after this time, is not shown either
 
 
 def missing(
@@ -43,13 +44,19 @@ def missing(
             yield from _event(snapshot.update(order, order.status, order.reached_at()), order)
     filled, status = _told(order, fills, known, floor)
     average = known.last.filled_avg_price if known is not None and known.last else None
+    told_until = known.told_until if known is not None else order.created_at or 0.0
     for fill in fills:
         update = _filled(snapshot, order, fill, filled, average)
-        yield from _event(update, order)
+        lacks = fill.cum_qty - fill.qty > filled + ROUNDING and not _was_busted(known)
+        for one in _event(update, order):
+            yield Missing(one.event, HOLD_S, told_until) if lacks else one
+        told_until = fill.at
         average = update.filled_avg_price if update is not None else None
         filled, status = max(filled, fill.cum_qty), _status(fill)
     if order.filled_qty > filled and not (known is not None and known.busted):
         yield from _unexplained(snapshot, order, filled, average)
+    if order.filled_qty < filled and order.status not in CLOSED:
+        return  # the list of orders is older than the fills: the next one shows what came of it
     if _is_news(order, status, known):
         yield from _event(snapshot.update(order, order.status, order.reached_at()), order)
 
@@ -76,6 +83,10 @@ def _first(snapshot: Snapshot, order: ShownOrder) -> OrderUpdate | None:
     if update is None or (order.status in BEGINNINGS and not order.filled_qty):
         return update
     return beginning(update, order.created_at or update.timestamp)
+
+
+def _was_busted(known: Order | None) -> bool:
+    return known is not None and known.busted_from is not None
 
 
 def _told(
@@ -155,7 +166,7 @@ def _is_news(order: ShownOrder, status: str, known: Order | None) -> bool:
     if order.status == "filled":  # all of it was told, but not that this is all
         return known is not None and known.is_open and known.filled_qty >= order.filled_qty
     if known is None or not known.status:
-        return order.status not in BEGINNINGS
+        return order.status not in BEGINNINGS or order.status in CLOSED
     if not known.is_open:
         return False
     if order.status in CLOSED or known.changed_at is None or order.changed_at is None:

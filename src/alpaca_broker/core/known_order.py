@@ -13,6 +13,7 @@ from alpaca_broker.core.messages import OrderUpdate
 from alpaca_broker.core.orders import BUSTS, CLOSED, FILLS, OrderEvent
 
 GONE = "gone"  # Alpaca knows it no more
+HOLD_S = 5.0  # an event whose predecessor is missing
 ROUNDING = Decimal("0.00000001")  # between sums of rounded quantities
 
 
@@ -40,6 +41,11 @@ class Order(Struct):
         """Whether it can still change."""
         return self.status not in CLOSED and self.status != GONE
 
+    @property
+    def told_until(self) -> float:
+        """When the last of it that was told happened."""
+        return self.last.timestamp if self.last is not None else self.first_seen
+
     def has_fill(self, quantity: Decimal) -> bool:
         """Whether the fill up to this quantity has been told, alone or with others."""
         return quantity in self.fills or any(low < quantity <= high for low, high in self.merged)
@@ -62,6 +68,11 @@ def before(update: OrderUpdate) -> Decimal:
     if update.event in FILLS:
         return update.filled_qty - (update.execution_qty or update.filled_qty)
     return update.filled_qty
+
+
+def in_its_order(update: OrderUpdate) -> tuple[Decimal, bool]:
+    """Sorts an order's events: a fill goes before what else happened at the quantity it made."""
+    return update.filled_qty, update.event not in FILLS
 
 
 def lacks(order: Order, update: OrderUpdate) -> bool:

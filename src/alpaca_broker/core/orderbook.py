@@ -15,14 +15,21 @@ from heapq import merge
 from math import inf
 
 from alpaca_broker.core.difference import Missing, beginning, missing
-from alpaca_broker.core.known_order import GONE, Order, before, is_older, lacks
+from alpaca_broker.core.known_order import (
+    GONE,
+    HOLD_S,
+    Order,
+    before,
+    in_its_order,
+    is_older,
+    lacks,
+)
 from alpaca_broker.core.messages import OrderUpdate
 from alpaca_broker.core.orders import BEGINNINGS, BUSTS, CLOSED, FILLS, Fill, OrderEvent, fill_key
 from alpaca_broker.core.snapshot import Snapshot
 
 WAIT_FOR_STREAM_S = 2.0  # what only REST shows may still be on its way
 WAIT_IN_A_HOLE_S = 0.5  # the stream has shown that something is missing
-HOLD_S = 5.0  # an event whose predecessor is missing
 MARGIN_S = 300.0  # how far before the watermark REST is asked
 SLACK_S = 1.0  # between the times that REST and the stream give the same event
 GONE_FOR_S = 60.0
@@ -39,10 +46,11 @@ class OrderBook:
         self._open: dict[str, Order] = {}
         self._closed: OrderedDict[str, Order] = OrderedDict()
         self._keys: OrderedDict[str, None] = OrderedDict()
-        self._first_seen: dict[str, float] = {}  # what only REST shows, and since when
+        self._first_seen: dict[str, dict[str, float]] = {}  # by order: what only REST shows; when
         self._holding: dict[str, Order] = {}
         self._held = 0
         self.floor = 0.0  # what is older is no news
+        self.deaf_until = 0.0  # what is older the stream will not bring
         self.waits = False  # whether REST shows something whose time has not come
         self.recovered = 0  # events that only REST has told
 
@@ -127,7 +135,8 @@ class OrderBook:
             order, began = self._first_heard(event)
         elif self._is_known(order, event):
             return []
-        if lacks(order, update) and self._held < MOST_HELD:
+        event.lacks_since = order.told_until if lacks(order, update) else None
+        if event.lacks_since is not None and self._held < MOST_HELD:
             order.held.append((now, event))
             self._holding[update.order_id] = order
             self._held += 1
@@ -151,6 +160,15 @@ class OrderBook:
 
     # REST.
 
+    def lost(self) -> dict[str, tuple[float, float]]:
+        """The orders of which an event waits for one before it, the longest wait first.
+
+        With each since when it is known, and when the last of it that was told happened.
+        """
+        waiting = [one for one in self._holding.items() if one[1].held]
+        waiting.sort(key=lambda one: min(since for since, _ in one[1].held))
+        return {order_id: (order.first_seen, order.told_until) for order_id, order in waiting}
+
     def unexplained(self, snapshot: Snapshot, now: float) -> dict[str, float]:
         """Orders that must be looked at one by one, and since when each is known."""
         ids = {
@@ -165,40 +183,63 @@ class OrderBook:
         return ids
 
     def reconcile(
-        self, snapshot: Snapshot, now: float, coming: Collection[OrderEvent] = ()
+        self,
+        snapshot: Snapshot,
+        now: float,
+        coming: Collection[OrderEvent] = (),
+        *,
+        closely: bool = False,
     ) -> list[OrderEvent]:
         """What REST shows and nobody has told for long enough; `coming` is heard, and not yet told.
 
-        May be called again with the same snapshot while `waits`.
+        May be called again with the same snapshot while `waits`. A look taken `closely`, at what
+        was `lost`, says nothing of other orders; it may come between two calls of another one.
         """
         expected = {_identity(event) for event in coming}
         since: dict[str, float] = {}  # when the first of an order's coming events happened
+        begins = {e.update.order_id for e in coming if e.update.event in BEGINNINGS}
         for event in coming:
             at = event.update.timestamp
             since[event.update.order_id] = min(at, since.get(event.update.order_id, at))
-        first_seen, self._first_seen = self._first_seen, {}
-        self.waits = False
+        first_seen = self._first_seen
+        # What is asked for closely has been shown for as long as the hole lasts, whoever looks.
+        self._first_seen = {
+            order_id: seen
+            for order_id, seen in first_seen.items()
+            if closely or self._is_in_a_hole(order_id)
+        }
+        waits = False
         told: list[list[OrderEvent]] = []
         for order_id, fills in snapshot.by_order(self._is_news).items():
             order = self._known(order_id)
             held = {_identity(event) for _, event in order.held} if order is not None else set()
+            if closely and not held:
+                continue
+            seen = first_seen.get(order_id, {})
+            still = dict(seen) if held else {}
             due: list[OrderEvent] = []
             may_tell = True
             for one in missing(snapshot, order_id, fills, order, self.floor):
                 identity = _identity(one.event)
                 is_later = one.event.update.timestamp > since.get(order_id, inf)
+                # REST gives the time of its submission for that of its beginning.
+                is_later |= one.event.update.event in BEGINNINGS and order_id in begins
                 if is_later or identity in expected or identity in held:
                     # What comes after it is told after it, at the next look.
-                    self.waits = self.waits or (identity in held and bool(due))
+                    waits = waits or (identity in held and bool(due))
                     break
-                shown_at = first_seen.get(identity, now)
-                if may_tell := may_tell and now - shown_at >= _patience(one, bool(held)):
+                shown_at = seen.get(identity, now)
+                patience = self._patience(one, bool(held))
+                if may_tell := may_tell and now - shown_at >= patience:
+                    one.event.lacks_since = one.lacks_since
                     due.append(one.event)
                 else:
-                    self._first_seen[identity] = shown_at
-                    self.waits = True
+                    still[identity] = shown_at
+                    waits = True
             if due:
                 told.append(self._tell(order_id, due))
+            self._first_seen[order_id] = still
+        self.waits = self.waits if closely else waits
         return list(merge(*told, key=lambda event: event.update.timestamp))
 
     def _tell(self, order_id: str, events: list[OrderEvent]) -> list[OrderEvent]:
@@ -217,6 +258,10 @@ class OrderBook:
 
     def _known(self, order_id: str) -> Order | None:
         return self._open.get(order_id) or self._closed.get(order_id)
+
+    def _is_in_a_hole(self, order_id: str) -> bool:
+        order = self._holding.get(order_id)
+        return order is not None and bool(order.held)
 
     def _new(self, order_id: str, at: float) -> Order:
         order = self._open[order_id] = Order("", Decimal(0), at)
@@ -302,13 +347,24 @@ class OrderBook:
     def _freed(self, order: Order, *, also_in_a_hole: bool = False) -> list[OrderEvent]:
         """The held events that lack nothing any more."""
         freed: list[OrderEvent] = []
-        order.held.sort(key=lambda held: held[1].update.filled_qty)
-        while order.held and (also_in_a_hole or not lacks(order, order.held[0][1].update)):
-            _, event = order.held.pop(0)
+        order.held.sort(key=lambda held: in_its_order(held[1].update))
+        while order.held:
+            _, event = order.held[0]
+            event.lacks_since = order.told_until if lacks(order, event.update) else None
+            if event.lacks_since is not None and not also_in_a_hole:
+                break
+            order.held.pop(0)
             self._held -= 1
             if not self._is_known(order, event):
                 freed.append(self._note(order, event))
         return freed
+
+    def _patience(self, one: Missing, in_a_hole: bool) -> float:
+        if one.patience_s:
+            return one.patience_s
+        if one.event.update.timestamp < self.deaf_until:
+            return 0.0
+        return WAIT_IN_A_HOLE_S if in_a_hole else WAIT_FOR_STREAM_S
 
     def _remember(self, key: str) -> None:
         if key:
@@ -322,9 +378,3 @@ def _identity(event: OrderEvent) -> str:
     if update.event in FILLS:
         return fill_key(update.order_id, update.filled_qty)
     return f"{update.order_id}|{update.event}"
-
-
-def _patience(one: Missing, in_a_hole: bool) -> float:
-    if one.patience_s:
-        return one.patience_s
-    return WAIT_IN_A_HOLE_S if in_a_hole else WAIT_FOR_STREAM_S

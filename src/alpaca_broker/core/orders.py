@@ -45,6 +45,7 @@ class OrderEvent(Struct):
     created_at: float | None = None  # the order's `submitted_at`
     after: Decimal | None = None  # one event for all fills from this quantity on
     is_late: bool = False  # older than what was told before: the order's state stays as it is
+    lacks_since: float | None = None  # told without a fill before it, which was later than this
 
 
 class Fill(Struct, frozen=True):

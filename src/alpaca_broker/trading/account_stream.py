@@ -20,8 +20,9 @@ from alpaca_broker.alpaca.rest import Account, TradingRest
 from alpaca_broker.bus.journal import Journal
 from alpaca_broker.core.accounts import KeyPair
 from alpaca_broker.core.channels import begun_name, heard_name
+from alpaca_broker.core.known_order import HOLD_S
 from alpaca_broker.core.messages import AccountState, AccountStatus, Gap
-from alpaca_broker.core.orderbook import HOLD_S, MARGIN_S
+from alpaca_broker.core.orderbook import MARGIN_S
 from alpaca_broker.core.orders import order_event
 from alpaca_broker.core.outage import Outage
 from alpaca_broker.core.trading_session import (
@@ -172,9 +173,11 @@ class AccountStream:
             why = ""
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(link.stay_heard(self.lane.has_room), name="pings")
+                    tasks.create_task(link.stay_heard(self._reconciler.has_room), name="pings")
                     tasks.create_task(self._reconcile(rest, self.account), name="reconciliation")
                     tasks.create_task(self._reconciler.release_holes(), name="holes")
+                    finding = self._reconciler.find_lost(rest, self._found)
+                    tasks.create_task(finding, name="lost events")
                     tasks.create_task(self._mark(link), name="marks")
                     while True:
                         await self._take(await link.receive(), link, session)
@@ -259,9 +262,10 @@ class AccountStream:
         if (gap := self._end_outage(round(time(), 6), recovered=False)) is not None:
             self._missed = [*self._missed[-MOST_MISSED:], gap]
 
-    def _checked(self) -> None:
-        """REST has answered, and everything that it shows is told."""
-        missed, self._missed = self._missed, []
+    def _checked(self, began: float) -> None:
+        """REST has answered since then, and everything that it shows is told."""
+        missed = [gap for gap in self._missed if gap.ended <= began]
+        self._missed = [gap for gap in self._missed if gap.ended > began]
         if self._doubt is not None and self.account is not None:
             self._is_live(self.account, round(time(), 6))
             self._state.changed()
@@ -278,14 +282,14 @@ class AccountStream:
         outage.begins(since, (), f"the order stream did not bring {what}")
         self._tell_gap(outage.ends(round(time(), 6), (), self._epoch), recovered=True)
 
-    def _let_go(self, events: int) -> None:
+    def _let_go(self, events: int, since: float) -> None:
         """These waited for what was before them, which REST did not show in time: that is told."""
         if self._doubt is not None:
             return  # that is told already
         what = "an order event" if events == 1 else f"{events} order events"
         outage = Outage()
         reason = f"{what} came without what was before, which REST did not show in time"
-        outage.begins(time() - HOLD_S, (), reason)
+        outage.begins(since, (), reason)
         gap = self._tell_gap(outage.ends(round(time(), 6), (), self._epoch), recovered=False)
         if gap is not None:
             self._missed = [*self._missed[-MOST_MISSED:], gap]

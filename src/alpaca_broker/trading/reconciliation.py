@@ -2,8 +2,9 @@
 
 Owns the account's order book, and when REST is asked. After a reconnect: a snapshot first, what was
 missed next, then the events that came meanwhile; those wait five seconds at most. While the stream
-is up: a look every few seconds while orders are open, every half minute otherwise, within a small
-budget of REST calls. A snapshot that failed is never taken for "no orders". Runs in one loop.
+is up: a look every few seconds while orders are open, every half minute otherwise, and beside them
+looks at the orders of which an event was lost; all within a small budget of REST calls. A snapshot
+that failed is never taken for "no orders". Runs in one loop.
 
 Times that are compared with Alpaca's are Alpaca's (`rest.now()`); intervals are the monotonic
 clock's.
@@ -17,12 +18,14 @@ from collections.abc import Callable
 from functools import partial
 from time import monotonic, time
 
-from alpaca_broker.alpaca.order_snapshot import take_snapshot
+from alpaca_broker.alpaca.order_snapshot import look_closely, take_snapshot
 from alpaca_broker.alpaca.rest import TradingRest
 from alpaca_broker.bus.journal import History, Journal
 from alpaca_broker.core.budget import Budget
+from alpaca_broker.core.known_order import HOLD_S
 from alpaca_broker.core.messages import OrderUpdate
-from alpaca_broker.core.orderbook import HOLD_S, MARGIN_S, SLACK_S, OrderBook
+from alpaca_broker.core.muteness import Muteness
+from alpaca_broker.core.orderbook import MARGIN_S, SLACK_S, OrderBook
 from alpaca_broker.core.orders import Environment, OrderEvent
 from alpaca_broker.core.snapshot import Snapshot
 from alpaca_broker.errors import UpstreamRefused, UpstreamUnavailable
@@ -37,14 +40,14 @@ WHOLE_EVERY_S = 30.0  # a look that asks for all orders since the watermark, and
 RECENT_S = 60.0  # how far the other looks go back
 RETRY_S = 0.5
 SETTLE_EVERY_S = 0.1
-SETTLE_FOR_S = 3.0
+SETTLE_FOR_S = 3.0  # the stream's two seconds, and a second for a slow machine
+CLOSELY_EVERY_S = 1.0  # while an event waits for one before it, which REST may show late
 UNCHECKED_FOR_S = 120.0  # without an answer of REST an account is degraded
 MOST_HELD = 5_000
-MUTE_LOOKS = 2
-BEGIN_SLACK_S = 2.0  # between Alpaca's clock and its answers' date, which has whole seconds
+CLOCK_SLACK_S = 2.0  # between Alpaca's clock and its answers' date, which has whole seconds
 
-# What was found by REST alone on a healthy stream: how many events, and when the first of them was,
-# in our epoch seconds.
+# What was found by REST alone on a healthy stream, or told without what was before it: how many
+# events, and since when something was missing, in our epoch seconds.
 OnFound = Callable[[int, float], None]
 
 
@@ -55,26 +58,28 @@ class Reconciler:
         self,
         environment: Environment,
         lane: OrderLane,
-        on_checked: Callable[[], None],
-        on_let_go: Callable[[int], None],
+        on_checked: Callable[[float], None],
+        on_let_go: OnFound,
         *,
         calls_per_minute: float,
     ) -> None:
         self._environment, self._lane, self._on_checked = environment, lane, on_checked
         self._on_let_go = on_let_go
         self._budget = Budget(calls_per_minute, max(calls_per_minute / 2, 4), monotonic())
-        self._book = OrderBook()
-        self._restored, self._doubt = asyncio.Event(), asyncio.Event()
+        self._book, self._muteness = OrderBook(), Muteness()
+        self._restored, self._flowing, self._hole = (asyncio.Event() for _ in range(3))
         self._account_id = ""
         self._first_start = False  # REST has never shown what there was when we began
         self._begun: float | None = None  # when the account was first followed; Alpaca's time
         self._held: list[OrderEvent] | None = []  # None: events flow
         self._flows_since = 0.0  # Alpaca's time
+        self._behind = 0.0  # Alpaca's clock behind ours
+        self._listening_since = monotonic()
         self._watermark: float | None = None  # Alpaca's time: what is before it has been told
         self._whole_at = self._heard_at = float("-inf")
         self._checked_at = monotonic()
         self._found: list[OrderEvent] = []  # by the last look
-        self._unbrought: list[int] = []  # by the looks since the stream's last event
+        self._counted = 0  # of the link's REST calls, in the budget
         self.missed_since: float | None = None  # the first event that catching up found; our time
         self.reconciled: float | None = None  # the watermark, once all before it is journalled
         self.trouble: str | None = None  # why REST is no help
@@ -115,7 +120,10 @@ class Reconciler:
         `begun` is when the account was first followed: what is older was never told.
         """
         book, self._account_id = self._book, account_id
+        last = history.entries[-1][0] if history.entries else None
         for update in history.open_orders:
+            if last and update.journal_id == last.journal_id and update.seq > last.seq:
+                continue  # what it says never reached the journal: it is still to be told
             book.restore(update, "")
         for update, key in history.entries:
             book.restore(update, key)
@@ -134,30 +142,33 @@ class Reconciler:
     def hold(self) -> None:
         """A new stream: its events wait for what was missed before, after those that still wait."""
         self._held = self._held or []
-        self._unbrought.clear()
-        self._doubt.clear()
+        self._flowing.clear()
+        self._muteness.speaks()
+        self._counted = 0  # by a new `TradingRest`
         self.missed_since = None
 
     def hear(self, event: OrderEvent) -> None:
         """The stream has brought an event."""
         self._heard_at = monotonic()
-        self._unbrought.clear()
+        self._muteness.speaks()
         if self._held is not None:
             self._held.append(event)
         else:
-            self._tell(self._book.hear(event, monotonic()))
-            if self._book.has_holes:
-                self._doubt.set()
+            self._hear([event])
 
     async def room(self) -> None:
         """Wait until more may be read from the stream."""
-        if self._held is not None and len(self._held) >= MOST_HELD:
-            await self._restored.wait()
-            self._flow()
+        if len(self._held or ()) >= MOST_HELD:
+            await self._flowing.wait()
         await self._lane.room()
+
+    def has_room(self) -> bool:
+        """Whether more may be read from the stream."""
+        return len(self._held or ()) < MOST_HELD and self._lane.has_room()
 
     async def catch_up(self, rest: TradingRest) -> bool:
         """Tell what was missed, then let events flow; False where REST was no help in time."""
+        self._listening_since = monotonic()
         await self._restored.wait()
         if self._first_start and self._begun is None:
             self._begun = self._watermark = self._book.floor = rest.now()
@@ -180,13 +191,13 @@ class Reconciler:
             return await self._try_to_look(rest, whole=True)
         finally:
             if self._found:
-                first = self._first_found(rest)
+                first = self._first_found(rest, self._found)
                 self.missed_since = min(self.missed_since or first, first)
 
-    def _first_found(self, rest: TradingRest) -> float:
-        """When the first event that the last look found was, by our clock."""
-        first = min(event.update.timestamp for event in self._found)
-        return first + time() - rest.now()
+    def _first_found(self, rest: TradingRest, found: list[OrderEvent]) -> float:
+        """When the first event that a look found was, by our clock."""
+        self._behind = time() - rest.now()
+        return min(event.update.timestamp for event in found) + self._behind
 
     async def keep_watch(self, rest: TradingRest, on_found: OnFound) -> None:
         """Hold the stream against REST, again and again, until cancelled.
@@ -196,26 +207,51 @@ class Reconciler:
         """
         while True:
             await self._pause()
-            self._doubt.clear()
+            began = time()
             is_whole = monotonic() - self._whole_at >= WHOLE_EVERY_S or self.trouble is not None
-            done = await self._try_to_look(rest, whole=is_whole)
-            if self._found:
-                on_found(len(self._found), self._first_found(rest))
+            try:
+                done = await self._try_to_look(rest, whole=is_whole)
+            finally:  # also where the link ends meanwhile
+                if self._found:
+                    on_found(len(self._found), self._first_found(rest, self._found))
             if done:
-                self._on_checked()
-            self._judge()
+                self._on_checked(began)
+            if lacking := self._muteness.after(self._found, self._flows_since + SLACK_S):
+                reason = f"connected, but mute: it did not bring {lacking} events that REST shows"
+                raise UpstreamUnavailable("the order stream", reason)
+
+    async def find_lost(self, rest: TradingRest, on_found: OnFound) -> None:
+        """Ask for what an event waits for, beside the other looks, until cancelled.
+
+        They may take long (many pages, a slow answer), and an event waits five seconds at most.
+        """
+        while True:
+            await self._hole.wait()
+            self._hole.clear()
+            await asyncio.sleep(SETTLE_EVERY_S)  # often two were only swapped
+            while self._held is None and self._book.has_holes:
+                await asyncio.sleep(self._budget.wait(CALLS_A_LOOK, monotonic(), urgent=True))
+                found: list[OrderEvent] = []
+                try:
+                    if lost := self._book.lost():
+                        await self._look_closely(rest, lost, found)
+                except (UpstreamRefused, UpstreamUnavailable) as error:
+                    self._failed(str(error))
+                finally:
+                    if found:
+                        on_found(len(found), self._first_found(rest, found))
+                await asyncio.sleep(CLOSELY_EVERY_S)
 
     async def release_holes(self) -> None:
         """Let go what waited too long for an event before it, until cancelled."""
         while True:
             await asyncio.sleep(SETTLE_EVERY_S)
-            if self._held is None and (let_go := self._book.release(monotonic())):
-                self._tell(let_go)
-                self._on_let_go(len(let_go))
+            if self._held is None:
+                self._tell(self._book.release(monotonic()))
 
     async def _try_to_look(self, rest: TradingRest, *, whole: bool) -> bool:
         """A look; whether it has told all that there was to tell."""
-        self._found = []
+        self._found = []  # a new one: an event is told and kept there at once
         try:
             done = await self._look(rest, whole=whole)
         except (UpstreamRefused, UpstreamUnavailable) as error:
@@ -233,15 +269,13 @@ class Reconciler:
         Raises:
             UpstreamRefused, UpstreamUnavailable: one of the questions was not answered.
         """
-        calls = rest.calls
-        if not calls:
+        if not rest.calls:
             await rest.account()  # any answer shows Alpaca's clock
         now = rest.now()
-        snapshot = Snapshot(
-            account_id=self._account_id, environment=self._environment, taken_at=now
-        )
-        watermark = min(self._watermark or now, now)
-        since = watermark - MARGIN_S
+        self._behind = time() - now
+        listening_since = now - (monotonic() - self._listening_since)
+        self._book.deaf_until = listening_since - CLOCK_SLACK_S - SLACK_S
+        snapshot, since = self._snapshot(now), self._since(now)
         try:
             await take_snapshot(
                 rest,
@@ -251,12 +285,14 @@ class Reconciler:
                 unexplained=lambda found: self._book.unexplained(found, monotonic()),
             )
         finally:
-            self._budget.spend(rest.calls - calls, monotonic())
-        if self._first_start and snapshot.complete:
+            self._spend(rest)
+        if self._first_start:
+            if not snapshot.complete:
+                return False  # nobody knows yet what there was before
             self._first_start = False
-            self._book.begin(snapshot, (self._begun or now) + BEGIN_SLACK_S)
+            self._book.begin(snapshot, (self._begun or now) + CLOCK_SLACK_S)
             self._lane.then(Journal.reopen)
-        await self._settle(snapshot)
+        await self._settle(snapshot, self._found)
         if gone := self._book.looked_up(snapshot, monotonic()):
             log.warning("%d open orders are unknown to Alpaca: was the account reset?", len(gone))
             self._lane.then(Journal.reopen)
@@ -265,6 +301,40 @@ class Reconciler:
         if done and whole:
             self._reached(now)
         return done
+
+    async def _look_closely(
+        self, rest: TradingRest, lost: dict[str, tuple[float, float]], found: list[OrderEvent]
+    ) -> None:
+        """One snapshot of the orders of which an event was lost, and what it tells.
+
+        Raises:
+            UpstreamRefused, UpstreamUnavailable: one of the questions was not answered.
+        """
+        now = rest.now()
+        snapshot = self._snapshot(now)
+        last_told = min(told_at for _, told_at in lost.values())
+        try:
+            await look_closely(
+                rest,
+                snapshot,
+                {order_id: first_seen for order_id, (first_seen, _) in lost.items()},
+                fills_since=max(last_told - SLACK_S, self._since(now)),
+            )
+        finally:
+            self._spend(rest)
+        await self._settle(snapshot, found, closely=True)
+
+    def _snapshot(self, at: float) -> Snapshot:
+        return Snapshot(account_id=self._account_id, environment=self._environment, taken_at=at)
+
+    def _since(self, now: float) -> float:
+        """From when on something may not have been told."""
+        return min(self._watermark or now, now) - MARGIN_S
+
+    def _spend(self, rest: TradingRest) -> None:
+        """Count the calls since the last time, whichever look made them."""
+        self._budget.spend(rest.calls - self._counted, monotonic())
+        self._counted = rest.calls
 
     def _reached(self, watermark: float) -> None:
         """Everything before `watermark` is told; it is so once it is journalled, too."""
@@ -276,50 +346,39 @@ class Reconciler:
         self._book.reached(watermark)
         self._lane.then(tell)
 
-    async def _settle(self, snapshot: Snapshot) -> None:
-        """Tell what only REST shows once the stream has had its time."""
-        until = monotonic() + SETTLE_FOR_S
+    async def _settle(
+        self, snapshot: Snapshot, found: list[OrderEvent], *, closely: bool = False
+    ) -> None:
+        """Tell what only REST shows once the stream has had its time; `found` takes it, too."""
+        until = monotonic() + (CLOSELY_EVERY_S if closely else SETTLE_FOR_S)
         while True:
-            found = self._book.reconcile(snapshot, monotonic(), self._held or ())
-            self._found += [event for event in found if event.update.source == "reconcile"]
-            self._tell(found)
-            # Where an event waits for one that the snapshot is too old to show: a new one, now.
-            if not self._book.waits or monotonic() >= until or self._doubt.is_set():
+            told = self._book.reconcile(snapshot, monotonic(), self._held or (), closely=closely)
+            found += [event for event in told if event.update.source == "reconcile"]
+            self._tell(told)
+            waits = self._book.has_holes if closely else self._book.waits
+            if not waits or monotonic() >= until:
                 return
             await asyncio.sleep(SETTLE_EVERY_S)
 
     def _flow(self) -> None:
         """From now on events are told as they come."""
         held, self._held = self._held, None
-        now = monotonic()
-        self._book.rest(now)
-        for event in held or ():
-            self._tell(self._book.hear(event, now))
+        self._flowing.set()
+        self._book.rest(monotonic())
+        self._hear(held or [])
+
+    def _hear(self, events: list[OrderEvent]) -> None:
+        for event in events:
+            self._tell(self._book.hear(event, monotonic()))
+        if self._book.has_holes:
+            self._hole.set()
 
     def _tell(self, events: list[OrderEvent]) -> None:
         for event in events:
             self._lane.put(event)
-
-    def _judge(self) -> None:
-        """A stream that does not bring what REST shows, twice in a row, is connected but mute.
-
-        Only what happened while it was up counts; exits of brackets may be told with their parent.
-
-        Raises:
-            UpstreamUnavailable: it is mute.
-        """
-        since = self._flows_since + SLACK_S
-        lacking = sum(
-            event.update.timestamp > since and event.update.order_class in (None, "", "simple")
-            for event in self._found
-        )
-        if not lacking:
-            return
-        self._unbrought.append(lacking)
-        if len(self._unbrought) >= MUTE_LOOKS:
-            events, self._unbrought = sum(self._unbrought), []
-            reason = f"connected, but mute: it did not bring {events} events that REST shows"
-            raise UpstreamUnavailable("the order stream", reason)
+        if lacking := [since for e in events if (since := e.lacks_since) is not None]:
+            self._whole_at = float("-inf")  # the next look is whole: it may show what was missing
+            self._on_let_go(len(lacking), min(lacking) + self._behind)
 
     def _failed(self, text: str) -> None:
         if self.trouble is None:
@@ -334,14 +393,7 @@ class Reconciler:
             or self.trouble is not None
             or monotonic() - self._heard_at < BUSY_FOR_S
         )
-        await self._doubt_within(BUSY_EVERY_S if busy else QUIET_EVERY_S)
-        await self._doubt_within(self._budget.wait(CALLS_A_LOOK, monotonic()))
-        # Whoever waits for a lost event waits five seconds: the budget is paid back later.
+        await asyncio.sleep(BUSY_EVERY_S if busy else QUIET_EVERY_S)
+        await asyncio.sleep(self._budget.wait(CALLS_A_LOOK, monotonic()))
+        # What is lost was asked for meanwhile, and may have taken that: this one is next.
         await asyncio.sleep(self._budget.wait(CALLS_A_LOOK, monotonic(), urgent=True))
-
-    async def _doubt_within(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._doubt.wait()
-        except TimeoutError:
-            pass
