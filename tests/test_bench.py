@@ -108,7 +108,7 @@ def test_a_plot_is_well_formed_and_shows_each_line() -> None:
 def test_the_modes_measure_the_same_things() -> None:
     """The short mode leaves out rounds, seconds and pairs; never what a target needs."""
     assert len(SHORT.pairs()) < len(FULL.pairs())
-    assert {(1, 1), (10, 1), (50, 1), (10, 0), (10, 10)} == set(SHORT.pairs())
+    assert {(1, 1), (10, 1)} <= set(SHORT.pairs())
     assert {1, 1_000} <= set(SHORT.bots)
     assert {10, 10_000} <= set(SHORT.symbols)
     assert 2_000 in SHORT.rates

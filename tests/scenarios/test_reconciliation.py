@@ -299,7 +299,7 @@ def test_what_was_before_the_first_start_ever_is_not_told_by_the_second_one(
     closed, half = hand.place("AAPL", 10), hand.place("MSFT", 10)
     hand.fill(closed)
     hand.fill(half, 4)
-    monkeypatch.setattr(reconciliation, "BEGIN_SLACK_S", 1.0)
+    monkeypatch.setattr(reconciliation, "CLOCK_SLACK_S", 1.0)
     time.sleep(1.5)  # Alpaca's times are told from ours by the second
     with Rig(valkey, simulator, prefix=prefix, reconcile_calls_per_minute=6_000):
         pass
@@ -317,7 +317,7 @@ def test_a_fill_is_told_although_rest_was_away_since_the_first_start_ever(
 ) -> None:
     """Its order came by stream, the fill during a cut; then REST answers for the first time."""
     monkeypatch.setattr(reconciliation, "HOLD_S", 0.5)
-    monkeypatch.setattr(reconciliation, "BEGIN_SLACK_S", 1.0)
+    monkeypatch.setattr(reconciliation, "CLOCK_SLACK_S", 1.0)
     hand, trouble = Hand(simulator), RestTrouble(status=500, prefix="/v2/orders")
     before = hand.place("MSFT", 10)
     hand.fill(before, 4)
