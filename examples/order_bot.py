@@ -25,10 +25,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=0, help="end by itself after so long")
     options = parser.parse_args()
     signal.signal(signal.SIGALRM, signal.default_int_handler)  # time is up: the same as Ctrl-C
-    signal.alarm(options.seconds)
 
     place = json.loads(options.state.read_text()) if options.state.exists() else {}
     with Client(bot_id="example-order-bot") as client:
+        signal.alarm(options.seconds)
         client.wait_ready()
         status = client.status()
         if status is None:

@@ -21,10 +21,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=0, help="end by itself after so long")
     options = parser.parse_args()
     signal.signal(signal.SIGALRM, signal.default_int_handler)  # time is up: the same as Ctrl-C
-    signal.alarm(options.seconds)
 
     # Where Redis is comes from REDIS_HOST, REDIS_PORT, … or configs/.env, as for the broker.
     with Client(bot_id="example-price-bot") as client:
+        signal.alarm(options.seconds)
         prices = client.prices(*options.symbols)
         if client.wait_ready():
             print(f"ready; refused: {client.rejected or 'nothing'}", flush=True)
