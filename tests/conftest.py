@@ -45,7 +45,10 @@ def soak(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(autouse=True)
 def everything_is_heard(caplog: pytest.LogCaptureFixture) -> None:
     """Log lines of every level reach `caplog`, whatever a test before has set up."""
-    logging.getLogger("alpaca_broker").propagate = True
+    logger = logging.getLogger("alpaca_broker")
+    logger.propagate = True
+    for handler in [h for h in logger.handlers if type(h) is logging.StreamHandler]:
+        logger.removeHandler(handler)  # to a standard error that is closed by now
     caplog.set_level(logging.DEBUG, "alpaca_broker")
 
 
