@@ -89,12 +89,7 @@ class Stopwatch:
     def __enter__(self) -> Stopwatch:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 
@@ -249,12 +244,7 @@ class Rig:
         """Stop the broker; how long that may take is test_shutdown.py's matter."""
         eventually(self.broker.stop, why="a thread of the broker did not end")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

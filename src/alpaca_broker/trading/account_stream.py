@@ -259,8 +259,7 @@ class AccountStream:
         self._doubt = f"what was missed is not known yet: {self._reconciler.trouble}"
         self._state.set("live")
         log.warning("%s account %s: %s", self._keys.label, account.id, self._doubt)
-        if (gap := self._end_outage(round(time(), 6), recovered=False)) is not None:
-            self._missed = [*self._missed[-MOST_MISSED:], gap]
+        self._end_outage(round(time(), 6), recovered=False)
 
     def _checked(self, began: float) -> None:
         """REST has answered since then, and everything that it shows is told."""
@@ -278,39 +277,40 @@ class AccountStream:
             return  # they belong to what is told as missed already
         what = "an event" if events == 1 else f"{events} events"
         log.warning("the order stream did not bring %s: REST showed it", what)
-        outage = Outage()
-        outage.begins(since, (), f"the order stream did not bring {what}")
-        self._tell_gap(outage.ends(round(time(), 6), (), self._epoch), recovered=True)
+        self._tell_of(since, f"the order stream did not bring {what}", recovered=True)
 
     def _let_go(self, events: int, since: float) -> None:
         """These waited for what was before them, which REST did not show in time: that is told."""
         if self._doubt is not None:
             return  # that is told already
         what = "an order event" if events == 1 else f"{events} order events"
-        outage = Outage()
         reason = f"{what} came without what was before, which REST did not show in time"
-        outage.begins(since, (), reason)
-        gap = self._tell_gap(outage.ends(round(time(), 6), (), self._epoch), recovered=False)
-        if gap is not None:
-            self._missed = [*self._missed[-MOST_MISSED:], gap]
+        self._tell_of(since, reason, recovered=False)
 
-    def _end_outage(self, at: float, *, recovered: bool) -> Gap | None:
+    def _tell_of(self, since: float, reason: str, *, recovered: bool) -> None:
+        """A gap that ends now, while the stream is up."""
+        outage = Outage()
+        outage.begins(since, (), reason)
+        self._tell_gap(outage.ends(round(time(), 6), (), self._epoch), recovered=recovered)
+
+    def _end_outage(self, at: float, *, recovered: bool) -> None:
         gap = self._outage.ends(at, (), self._epoch)
         if gap is not None and (found_at := self._reconciler.missed_since) is not None:
             gap.began = min(gap.began, found_at)  # what was heard of the stream was not all
-        return self._tell_gap(gap, recovered=recovered)
+        self._tell_gap(gap, recovered=recovered)
 
-    def _tell_gap(self, gap: Gap | None, *, recovered: bool) -> Gap | None:
+    def _tell_gap(self, gap: Gap | None, *, recovered: bool) -> None:
         """An account's gaps do not overlap: what an earlier one covers is told already."""
         if gap is None:
-            return None
+            return
         gap.began = round(min(max(gap.began, self._gap_until), gap.ended), 6)
         gap.account_id, gap.recovered = self.name, recovered
         if gap.reason == HANDED_OVER:
             gap.reason += f": no order stream for {gap.ended - gap.began:.1f} s"
         self._gap_until = gap.ended
         self._on_gap(gap)
-        return gap
+        if not recovered:
+            self._missed = [*self._missed[-MOST_MISSED:], gap]
 
     async def _take(self, frame: bytes | str, link: Link, session: TradingSession) -> None:
         """Take one frame: an event goes to be told, anything strange is complained about."""
