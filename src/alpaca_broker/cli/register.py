@@ -143,7 +143,7 @@ def _say(wish: _Wish, wait_s: float, env_file: Path | None) -> None:
 
     settings = bot_redis.settings_for_bots(env_file)
     target, channels = settings.redis(), Channels(settings.channel_prefix)
-    reply_to = f"{channels.prefix}reply:{token_hex(8)}" if wait_s else None
+    reply_to = channels.reply(token_hex(8)) if wait_s else None
     payload = wish.message(reply_to)
     try:
         with (

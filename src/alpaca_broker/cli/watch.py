@@ -61,7 +61,7 @@ def watch(
         channels.order(account) for account in accounts
     ]
     bot_id = _bot_id()
-    reply_to = f"{channels.prefix}reply:{bot_id}"
+    reply_to = channels.reply(bot_id)
     wishes = _wishes(bot_id, names, accounts, reply_to) if register else []
     screen = Screen(with_status=status)
     listening = Listening(

@@ -84,7 +84,7 @@ class Engine:
             options.url, options.target, options.host, options.port, options.prefix
         )
         self.channels = Channels(self.place.prefix)
-        reply_to = f"{self.place.prefix}reply:{self.bot_id}"
+        reply_to = self.channels.reply(self.bot_id)
         wishes = Wishes(self.bot_id, reply_to, options.ttl, register=options.register)
         accounts = (options.account_id,) if options.account_id else ()
         self.session = Session(self.channels, wishes, reply_to, accounts)

@@ -79,6 +79,10 @@ class Channels:
         """The channel of an account's order events."""
         return f"{self.prefix}{ORDER}{account_id}"
 
+    def reply(self, to: str) -> str:
+        """Where our own clients and commands have answers to their registrations sent."""
+        return f"{self.prefix}reply:{to}"
+
     def journal(self, account_id: str) -> str:
         """The stream that keeps an account's order events."""
         return f"{self.prefix}journal:order:{account_id}"
